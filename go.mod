@@ -1,6 +1,6 @@
 module rebroadcastr
 
-go 1.26.8
+go 1.26.0
 
 require (
 	github.com/btcsuite/btcd/btcec/v2 v2.3.4
