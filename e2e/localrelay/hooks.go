@@ -1,0 +1,151 @@
+package localrelay
+
+import (
+	"context"
+	"net"
+	"net/http"
+
+	"github.com/fiatjaf/eventstore"
+	"github.com/fiatjaf/khatru"
+	"github.com/nbd-wtf/go-nostr"
+)
+
+// onRequest notes a REQ before its stored events are read, so that nothing published meanwhile is lost.
+func (r *Relay) onRequest(ctx context.Context, f *nostr.Filter) {
+	ws, id := khatru.GetConnection(ctx), subscriptionID(ctx)
+	if ws == nil || id == "" {
+		return
+	}
+	r.mu.Lock()
+	k := subKey{ws, id}
+	s := r.subs[k]
+	if s.ctx != nil && s.ctx != ctx {
+		s = subscription{} // a REQ with a known id replaces the subscription
+	}
+	s.ctx = ctx
+	s.filters = append(s.filters, *f)
+	r.subs[k] = s
+	r.requests = append(r.requests, Request{Subscription: id, Filter: *f})
+	gate := r.gate
+	r.mu.Unlock()
+	if gate != nil && !f.LimitZero {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// query answers from a finished list, so that a reader who leaves early leaves no goroutine behind.
+func (r *Relay) query(ctx context.Context, f nostr.Filter) (chan *nostr.Event, error) {
+	events, err := r.read(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan *nostr.Event, len(events))
+	for _, e := range events {
+		out <- e
+	}
+	close(out)
+	return out, nil
+}
+
+func (r *Relay) read(ctx context.Context, f nostr.Filter) ([]*nostr.Event, error) {
+	ch, err := r.db.QueryEvents(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	var events []*nostr.Event
+	for e := range ch {
+		events = append(events, e)
+	}
+	return events, nil
+}
+
+// onEvent notes what a client sent and refuses what the options refuse.
+func (r *Relay) onEvent(_ context.Context, e *nostr.Event) (bool, string) {
+	r.note(e)
+	if r.o.Refuse != nil {
+		if text := r.o.Refuse(e); text != "" {
+			return true, text
+		}
+	}
+	return false, ""
+}
+
+// store and replace hand the event out themselves and answer "duplicate" so that khatru does not (it answers OK true to that).
+func (r *Relay) store(ctx context.Context, e *nostr.Event) error {
+	return r.kept(e, r.db.SaveEvent(ctx, e))
+}
+
+func (r *Relay) replace(ctx context.Context, e *nostr.Event) error {
+	if r.o.KeepAll {
+		return r.store(ctx, e)
+	}
+	// Two versions at once would conflict in the store, which answers "error:" then.
+	r.replacing.Lock()
+	defer r.replacing.Unlock()
+	return r.kept(e, r.db.ReplaceEvent(ctx, e))
+}
+
+func (r *Relay) kept(e *nostr.Event, err error) error {
+	if err != nil {
+		return err
+	}
+	if err := r.fanOut(e); err != nil {
+		return err
+	}
+	return eventstore.ErrDupEvent
+}
+
+// onResponse is called for every event that is answered with OK true, and for every stored event that is sent out. Only
+// there a deletion request can be caught: khatru asks no other hook about it.
+func (r *Relay) onResponse(ctx context.Context, e *nostr.Event) {
+	if e.Kind != nostr.KindDeletion || subscriptionID(ctx) != "" {
+		return
+	}
+	r.note(e)
+	if err := r.db.SaveEvent(ctx, e); err != nil && err != eventstore.ErrDupEvent {
+		r.rl.Log.Printf("store deletion request %s: %v", e.ID, err)
+	}
+}
+
+func (r *Relay) onDisconnect(ctx context.Context) {
+	ws := khatru.GetConnection(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k := range r.subs {
+		if k.ws == ws {
+			delete(r.subs, k)
+		}
+	}
+}
+
+// onConnState keeps the connections that have become websockets: http.Server forgets those.
+func (r *Relay) onConnState(c net.Conn, s http.ConnState) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch s {
+	case http.StateNew:
+		r.accepted++
+		r.conns[c] = struct{}{}
+	case http.StateClosed:
+		delete(r.conns, c)
+	}
+}
+
+func (r *Relay) note(e *nostr.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.received = append(r.received, e)
+}
+
+// subscriptionID is the id of the REQ that is being answered, or "" outside of one: khatru's own accessor panics there.
+func subscriptionID(ctx context.Context) (id string) {
+	defer func() {
+		if recover() != nil {
+			id = ""
+		}
+	}()
+	return khatru.GetSubscriptionID(ctx)
+}
