@@ -1,0 +1,35 @@
+package event
+
+import "math"
+
+// IsEphemeral reports whether relays are not expected to store the kind (NIP-01).
+func IsEphemeral(kind int) bool { return 20000 <= kind && kind <= 29999 }
+
+// IsReplaceable reports whether only an author's newest event of the kind counts (NIP-01).
+func IsReplaceable(kind int) bool {
+	return kind == 0 || kind == 3 || 10000 <= kind && kind <= 19999
+}
+
+// IsAddressable reports whether only an author's newest event of the kind and first d tag counts (NIP-01).
+func IsAddressable(kind int) bool { return 30000 <= kind && kind <= 39999 }
+
+// Expiration is when the event expires, in unix seconds (NIP-40). Only the first expiration tag with a value counts;
+// one that is not digits is none. A time beyond int64 is its maximum.
+func Expiration(e *Event) (unix int64, ok bool) {
+	value, ok := e.Tag("expiration")
+	if !ok || len(value) == 0 {
+		return 0, false
+	}
+	for _, c := range value {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		d := int64(c - '0')
+		if unix > (math.MaxInt64-d)/10 {
+			unix = math.MaxInt64
+			continue
+		}
+		unix = unix*10 + d
+	}
+	return unix, true
+}
