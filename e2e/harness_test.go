@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +25,8 @@ import (
 // patience is how long a test waits for something that takes milliseconds: long, because two cores may be shared by the
 // race detector, several relays and other packages' tests.
 const patience = 60 * time.Second
+
+const sigterm = syscall.SIGTERM
 
 var showLogs = flag.Bool("logs", false, "print what the children say also when the test passes")
 
@@ -232,11 +235,8 @@ func runWith(t testing.TB, dir string, o child.Options) *daemon {
 	return d
 }
 
-func (d *daemon) ask() (status, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	var s status
-	err := child.Status(ctx, d.dir, &s)
+func (d *daemon) ask() (s status, err error) {
+	err = statusOf(d.dir, &s)
 	return s, err
 }
 
@@ -315,4 +315,11 @@ func events(t testing.TB) []*nostr.Event {
 		t.Fatalf("%s holds %d events, want the 532 that this test knows", corpus.File, len(es))
 	}
 	return es
+}
+
+// statusOf asks the writer of an archive once.
+func statusOf(dir string, s *status) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return child.Status(ctx, dir, s)
 }

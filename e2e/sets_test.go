@@ -15,6 +15,7 @@ import (
 	"github.com/nbd-wtf/go-nostr"
 
 	"rebroadcastr/e2e/localrelay"
+	"rebroadcastr/relaytest"
 )
 
 // set is a set of events by id.
@@ -175,6 +176,32 @@ func received(t testing.TB, r *localrelay.Relay) set {
 	for _, e := range r.Received() {
 		if _, ok := out[e.ID]; ok {
 			t.Errorf("%s was sent event %s twice", r.URL(), e.ID)
+		}
+		out[e.ID] = e
+	}
+	return out
+}
+
+// sentTo is what a scripted relay was sent; an event that came twice is an error.
+func sentTo(t testing.TB, r *relaytest.Relay) set {
+	t.Helper()
+	out := set{}
+	for _, m := range r.Got("EVENT") {
+		var parts []json.RawMessage
+		e := new(nostr.Event)
+		if err := json.Unmarshal([]byte(m.Raw), &parts); err != nil || len(parts) != 2 {
+			t.Errorf("%s was sent a message that is no EVENT of two elements: %s", r.URL, m.Raw)
+			continue
+		}
+		if err := json.Unmarshal(parts[1], e); err != nil {
+			t.Errorf("%s was sent no event: %v: %s", r.URL, err, m.Raw)
+			continue
+		}
+		if want := canonical(e); string(parts[1]) != want {
+			t.Errorf("%s was sent a form that is not canonical:\n%s\nwant\n%s", r.URL, parts[1], want)
+		}
+		if _, ok := out[e.ID]; ok {
+			t.Errorf("%s was sent event %s twice", r.URL, e.ID)
 		}
 		out[e.ID] = e
 	}
