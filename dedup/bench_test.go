@@ -1,0 +1,73 @@
+package dedup_test
+
+import (
+	"testing"
+
+	"rebroadcastr/dedup"
+	"rebroadcastr/event"
+	"rebroadcastr/place"
+)
+
+func BenchmarkHit(b *testing.B) {
+	x := open(b, dedup.Options{Dir: b.TempDir()})
+	defer closeIndex(b, x)
+	x.Written(lines(1, 0, 100_000))
+	ids := make([]event.ID, 4096)
+	for i := range ids {
+		ids[i] = id(uint64(i) + 90_000)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		x.Hit(ids[i%len(ids)])
+	}
+}
+
+// A million ids: what an insert in batches costs, and a lookup of an id that is not there, past the LRU.
+func BenchmarkMillion(b *testing.B) {
+	const million = 1_000_000
+	dir := b.TempDir()
+	b.Run("insert", func(b *testing.B) {
+		for b.Loop() {
+			if err := dedup.Destroy(dir); err != nil {
+				b.Fatal(err)
+			}
+			x := open(b, dedup.Options{Dir: dir})
+			for n := uint64(0); n < million; n += 50_000 {
+				if err := x.Replay(lines(1, n, n+50_000)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			closeIndex(b, x)
+		}
+		b.ReportMetric(float64(million*b.N)/b.Elapsed().Seconds(), "ids/s")
+	})
+	x := open(b, dedup.Options{Dir: dir, LRU: 10})
+	defer closeIndex(b, x)
+	if x.Checkpoint() != place.Make(1, million*lineBytes) {
+		b.Skip("run it with insert")
+	}
+	b.Run("unknown", func(b *testing.B) {
+		b.ReportAllocs()
+		for n := uint64(million); b.Loop(); n++ {
+			if _, err := x.Lookup(id(n)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("known", func(b *testing.B) {
+		b.ReportAllocs()
+		for n := uint64(0); b.Loop(); n += 7919 {
+			if _, err := x.Lookup(id(n % million)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("open", func(b *testing.B) {
+		closeIndex(b, x)
+		for b.Loop() {
+			x = open(b, dedup.Options{Dir: dir, LRU: 10})
+			closeIndex(b, x)
+		}
+		x = open(b, dedup.Options{Dir: dir, LRU: 10})
+	})
+}

@@ -1,0 +1,239 @@
+package dedup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/rs/zerolog"
+
+	"rebroadcastr/event"
+	"rebroadcastr/place"
+)
+
+// ErrDamaged means that the index must be rebuilt: it is broken, or of a format that this version does not know.
+var ErrDamaged = errors.New("index damaged")
+
+// format of the keys and values below.
+const format = 1
+
+// Key spaces.
+const (
+	spaceMeta byte = 0
+	spaceIDs  byte = 1 // id → place
+)
+
+var (
+	keyFormat     = []byte{spaceMeta, 'f'}
+	keyCheckpoint = []byte{spaceMeta, 'c'} // a place: everything before it is here
+)
+
+// DefaultMemory for Badger: two memtables, the block cache and 24 MiB for tables' indexes and bloom filters (10
+// million ids take 22 MiB of those).
+const DefaultMemory = 64 << 20
+
+const (
+	memTable   = 16 << 20
+	memTables  = 2
+	blockCache = 8 << 20
+	minIndex   = 8 << 20
+)
+
+// store is the Badger side of the index.
+type store struct {
+	dir        string
+	db         *badger.DB
+	checkpoint place.Place // as found at open
+}
+
+func badgerOptions(dir string, memory int64, log zerolog.Logger) badger.Options {
+	if memory <= 0 {
+		memory = DefaultMemory
+	}
+	return badger.DefaultOptions(dir).
+		WithMemTableSize(memTable).
+		WithNumMemtables(memTables).
+		WithBaseTableSize(memTable).
+		WithValueLogFileSize(1 << 20). // Badger maps twice this at open; our values never go there
+		WithBlockCacheSize(blockCache).
+		WithIndexCacheSize(max(minIndex, memory-memTables*memTable-blockCache)).
+		WithCompression(options.None). // ids are random: nothing to gain
+		WithChecksumVerificationMode(options.OnBlockRead).
+		WithNumCompactors(2).
+		WithNumVersionsToKeep(1).
+		WithDetectConflicts(false). // one writer
+		WithMetricsEnabled(false).
+		WithSyncWrites(true).
+		WithLogger(quiet{log})
+}
+
+func openStore(dir string, memory int64, log zerolog.Logger) (s *store, err error) {
+	defer func() {
+		if r := recover(); r != nil { // Badger panics on some broken tables
+			err = fmt.Errorf("%w: %v", ErrDamaged, r)
+		}
+	}()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := guardOpen(dir); err != nil {
+		return nil, err
+	}
+	db, err := badger.Open(badgerOptions(dir, memory, log))
+	if err != nil {
+		return nil, errors.Join(classify(err), opened(dir))
+	}
+	s = &store{dir: dir, db: db}
+	if err := errors.Join(s.begin(), opened(dir)); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+// classify tells damage from trouble around the index. Badger flattens its errors into text.
+func classify(err error) error {
+	for _, around := range []string{"Cannot acquire directory lock", "no space left", "permission denied", "read-only file system", "too many open files", "cannot allocate memory"} {
+		if strings.Contains(err.Error(), around) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
+}
+
+// begin reads the format and the checkpoint, or writes them into a new database.
+func (s *store) begin() error {
+	var version, checkpoint []byte
+	err := s.db.View(func(tx *badger.Txn) (err error) {
+		if version, err = value(tx, keyFormat); err != nil {
+			return err
+		}
+		checkpoint, err = value(tx, keyCheckpoint)
+		return err
+	})
+	switch {
+	case err != nil:
+		return classify(err)
+	case version == nil && checkpoint == nil:
+		return s.put(nil, place.Place{})
+	case len(version) != 1 || version[0] != format:
+		return fmt.Errorf("%w: format %x, this version knows %d", ErrDamaged, version, format)
+	}
+	if s.checkpoint, err = place.Decode(checkpoint); err != nil {
+		return fmt.Errorf("%w: checkpoint: %w", ErrDamaged, err)
+	}
+	return nil
+}
+
+// value returns nil where key is not there.
+func value(tx *badger.Txn, key []byte) ([]byte, error) {
+	item, err := tx.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return item.ValueCopy(nil)
+}
+
+func (s *store) get(id event.ID) (p place.Place, ok bool, err error) {
+	defer s.recovered(&err)
+	var key [1 + len(id)]byte
+	key[0] = spaceIDs
+	copy(key[1:], id[:])
+	tx := s.db.NewTransaction(false)
+	defer tx.Discard()
+	item, err := tx.Get(key[:])
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return p, false, nil
+	}
+	if err == nil {
+		err = item.Value(func(b []byte) (err error) {
+			p, err = place.Decode(b)
+			return err
+		})
+	}
+	if err != nil {
+		return p, false, s.broken(err)
+	}
+	return p, true, nil
+}
+
+func (s *store) verify() (err error) {
+	defer s.recovered(&err)
+	if err := s.db.VerifyChecksum(); err != nil {
+		return s.broken(err)
+	}
+	return nil
+}
+
+// recovered turns a panic of Badger's over a broken block into damage.
+func (s *store) recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = s.broken(fmt.Errorf("badger panicked: %v", r))
+	}
+}
+
+// broken remembers that a read met damage, so that the next Open asks for a rebuild.
+func (s *store) broken(err error) error {
+	err = classify(err)
+	if errors.Is(err, ErrDamaged) {
+		return errors.Join(err, markDamaged(s.dir, err))
+	}
+	return err
+}
+
+// put writes ids and the checkpoint in one transaction, synced.
+func (s *store) put(batch []entry, checkpoint place.Place) error {
+	tx := s.db.NewTransaction(true)
+	defer tx.Discard()
+	const keySize = 1 + len(event.ID{})
+	block := make([]byte, 0, len(batch)*(keySize+place.Size)) // Badger keeps keys and values until the commit
+	for _, e := range batch {
+		at := len(block)
+		block = append(block, spaceIDs)
+		block = append(block, e.id[:]...)
+		block = e.at.Append(block)
+		if err := tx.Set(block[at:at+keySize:at+keySize], block[at+keySize:]); err != nil {
+			return err
+		}
+	}
+	if err := tx.Set(keyFormat, []byte{format}); err != nil {
+		return err
+	}
+	if err := tx.Set(keyCheckpoint, checkpoint.Append(nil)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func (s *store) close() error { return s.db.Close() }
+
+// Destroy removes the index in dir, which nobody may have open. It is gone as a whole, also when this is interrupted.
+func Destroy(dir string) error {
+	old := filepath.Clean(dir) + ".old"
+	if err := os.RemoveAll(old); err != nil {
+		return fmt.Errorf("destroy index: %w", err)
+	}
+	if err := os.Rename(dir, old); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("destroy index: %w", err)
+	}
+	if err := os.RemoveAll(old); err != nil {
+		return fmt.Errorf("destroy index: %w", err)
+	}
+	return nil
+}
+
+// quiet passes on what Badger has to complain about; the rest is for debugging.
+type quiet struct{ log zerolog.Logger }
+
+func (q quiet) Errorf(f string, v ...any)   { q.log.Error().Msg(line(f, v)) }
+func (q quiet) Warningf(f string, v ...any) { q.log.Warn().Msg(line(f, v)) }
+func (q quiet) Infof(f string, v ...any)    { q.log.Trace().Msg(line(f, v)) }
+func (q quiet) Debugf(f string, v ...any)   { q.log.Trace().Msg(line(f, v)) }
+
+func line(f string, v []any) string { return "badger: " + strings.TrimSpace(fmt.Sprintf(f, v...)) }
