@@ -1,0 +1,75 @@
+package event
+
+import (
+	"bufio"
+	"encoding/csv"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestBIP340 holds both verifiers, whichever is in use, to each vector's listed result.
+func TestBIP340(t *testing.T) {
+	rows, err := csv.NewReader(strings.NewReader(bip340)).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) != 16 {
+		t.Fatalf("%d rows, want a head and 15 vectors", len(rows))
+	}
+	for _, row := range rows[1:] {
+		var key PubKey
+		var message [32]byte
+		var sig [64]byte
+		decodeHex(key[:], strings.ToLower(row[1]))
+		decodeHex(message[:], strings.ToLower(row[2]))
+		decodeHex(sig[:], strings.ToLower(row[3]))
+		want := row[4] == "TRUE"
+		if got := verifySchnorr(&key, &sig, &message); got != want {
+			t.Errorf("%s: vector %s (%s): %t, want %t", verifierName, row[0], row[5], got, want)
+		}
+		if got := verifyBTCEC(&key, &sig, &message); got != want {
+			t.Errorf("btcec: vector %s (%s): %t, want %t", row[0], row[5], got, want)
+		}
+	}
+}
+
+// TestSelfTestFails shows that SelfTest can fail: a vector's listed result turned round, and a table cut short.
+func TestSelfTestFails(t *testing.T) {
+	if err := selfTest(strings.Replace(bip340, "TRUE", "FALSE", 1)); err == nil || !strings.Contains(err.Error(), "vector 0") {
+		t.Errorf("with vector 0 turned round: %v, want an error that names it", err)
+	}
+	for _, short := range []string{"", bip340[:len(bip340)/2], strings.Replace(bip340, "FF", "F", 1)} {
+		if err := selfTest(short); err == nil {
+			t.Errorf("a damaged table of %d bytes is accepted", len(short))
+		}
+	}
+}
+
+// TestVerifiersAgree compares the verifiers on real events, genuine and with one bit turned.
+func TestVerifiersAgree(t *testing.T) {
+	f, err := os.Open("../testdata/relay-messages.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, 1<<20)
+	for n := 0; n < 20 && s.Scan(); n++ { // pure Go is slow under -race
+		_, raw, err := ParseFrame(s.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e Event
+		if err := Parse(raw, &e); err != nil {
+			t.Fatal(err)
+		}
+		for _, turn := range []byte{0, 1} {
+			e.Sig[n%64] ^= turn
+			c, g := verifySchnorr(&e.PubKey, &e.Sig, (*[32]byte)(&e.ID)), verifyBTCEC(&e.PubKey, &e.Sig, (*[32]byte)(&e.ID))
+			if c != g || c != (turn == 0) {
+				t.Errorf("event %d, bit turned %d: %s says %t, btcec %t", n, turn, verifierName, c, g)
+			}
+		}
+	}
+}
