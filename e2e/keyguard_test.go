@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,6 +78,9 @@ func TestPublicKeysOnly(t *testing.T) {
 			"a file that is named": {Args: []string{"run", "-c", file("token.yaml", plain+"listen: {addr: \"127.0.0.1:0\", token_file: "+file("token", key+"\n")+"}\n")}},
 		}
 		for door, o := range doors {
+			if form != "nsec" && !slices.Contains([]string{"--author", "a bare argument", "the environment", "authors in a file", "a file that is named"}, door) {
+				continue // the other forms need not go through every door: one guard stands before all of them
+			}
 			t.Run(form+" by "+door, func(t *testing.T) {
 				o.Dir = dir
 				p := commandWith(t, o)
@@ -85,7 +89,7 @@ func TestPublicKeysOnly(t *testing.T) {
 				}
 				said := p.Stdout() + p.Stderr()
 				if !strings.Contains(said, "private key") {
-					t.Errorf("the answer does not say that it is a private key:\n%s", hide(said, mallory.secret, nsec, ncryptsec))
+					t.Errorf("the answer does not say that it is a private key:\n%s", said)
 				}
 				wantNoKey(t, "the output", []byte(said), mallory.secret, nsec, ncryptsec)
 			})
@@ -137,12 +141,4 @@ func wantNoKey(t *testing.T, where string, text []byte, keys ...string) {
 			t.Errorf("%s holds a part of a private key", where)
 		}
 	}
-}
-
-// hide keeps a key out of the test's own log.
-func hide(text string, keys ...string) string {
-	for _, k := range keys {
-		text = strings.ReplaceAll(strings.ReplaceAll(text, k, "…"), strings.ToUpper(k), "…")
-	}
-	return text
 }

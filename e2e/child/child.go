@@ -44,7 +44,7 @@ type Options struct {
 	Env    []string  // beside PATH and a HOME inside Dir; nothing else of ours is handed on
 	Stdin  io.Reader // nil: empty
 	Tee    io.Writer // gets both streams as they come; nil: nobody
-	// Raw connects the streams to Tee alone and collects nothing; Tee must be a file then (a terminal stays one).
+	// Raw connects both streams to Tee and collects nothing. With a file as Tee a terminal stays one.
 	Raw bool
 	UID uint32 // 0: ours
 }
