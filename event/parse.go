@@ -127,10 +127,10 @@ func frameRest(b []byte, i int) (end int, err error) {
 
 // object is where an event's fields stand in its text.
 type object struct {
-	seen          uint
-	unknown       map[string]struct{} // decoded keys that NIP-01 does not know; nil until the first
-	tags, content int                 // where their values begin
-	tagsEnd, end  int                 // where tags and content end
+	seen                uint
+	unknown             map[string]struct{} // decoded keys that NIP-01 does not know; nil until the first
+	tags, content       int                 // where their values begin
+	tagsEnd, contentEnd int                 // and where skip says that they end
 }
 
 // parseObject parses the event at b[i] and says where it ends.
@@ -221,8 +221,8 @@ func (o *object) field(b []byte, key, i int, e *Event) (end int, err error) {
 		if i >= len(b) || b[i] != '"' {
 			return 0, refuse(BadField, "content is not a string")
 		}
-		o.content, o.end = i, skip(b, i)
-		end = o.end
+		o.content, o.contentEnd = i, skip(b, i)
+		end = o.contentEnd
 	}
 	if end < 0 {
 		return 0, refuse(BadJSON, "it ends in the middle")
@@ -231,10 +231,10 @@ func (o *object) field(b []byte, key, i int, e *Event) (end int, err error) {
 }
 
 // build writes the canonical line. Tags and content are read only here, in canonical order, whatever order they
-// came in; until now they were passed by their brackets and quotes. No value grows by becoming canonical, so the
-// line's length is known in advance.
+// came in; until now they were passed by skip, which ends where reading ends if they are what they should be. No
+// value grows by becoming canonical, so one allocation of the most that the line can take is enough.
 func (e *Event) build(b []byte, o *object) (err error) {
-	most := lineOverhead + o.tagsEnd - o.tags + o.end - o.content
+	most := lineOverhead + o.tagsEnd - o.tags + o.contentEnd - o.content
 	line := e.Line[:0]
 	if cap(line) < most {
 		line = make([]byte, 0, most)
@@ -250,12 +250,8 @@ func (e *Event) build(b []byte, o *object) (err error) {
 	line = strconv.AppendInt(line, int64(e.Kind), 10)
 	line = append(line, `,"tags":`...)
 	tagsFrom := len(line)
-	line, end, err := readTags(line, b, o.tags)
-	if err != nil {
+	if line, _, err = readTags(line, b, o.tags); err != nil {
 		return err
-	}
-	if end != o.tagsEnd {
-		return refuse(BadJSON, "tags end in two places")
 	}
 	tagsTo := len(line)
 	line = append(line, `,"content":`...)
