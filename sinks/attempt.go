@@ -1,0 +1,490 @@
+package sinks
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"rebroadcastr/event"
+	"rebroadcastr/record"
+	"rebroadcastr/relay"
+)
+
+// attempt is one session's worth of sending. run is its only sender; heard comes from the session's reader. Shared
+// fields are under the sink's mu.
+type attempt struct {
+	s    *Sink
+	sess *relay.Session
+
+	// Of run alone.
+	reader   Reader        // follow uses it while following is true
+	tail     chan followed // what follow read
+	ask      chan struct{} // tells follow to wait for the next record
+	waiting  bool          // follow has been asked
+	hand     *delivery     // read, entered in the ledger, and not sent yet
+	sincePut int           // sends since the last parked one
+
+	// Under s.mu.
+	sent    map[event.ID]*flight
+	order   *list.List // of *flight, as sent
+	bytes   int
+	again   []item                 // open and to be sent (again), ascending by ordinal
+	due     []item                 // parked rows to be sent
+	taken   map[parkedKey]struct{} // parked rows in hand or sent
+	late    map[event.ID]lateItem  // parked for want of an answer on this session
+	seq     uint64                 // of the last event sent
+	top     uint64                 // the highest seq that was answered
+	control *flight                // an event the relay has, sent to learn whether it answers at all
+	pause   *relay.Pause
+	notices string // the last NOTICE
+	closed  bool
+}
+
+// delivery is an event ready to be sent.
+type delivery struct {
+	item
+	id      event.ID
+	author  event.PubKey
+	created int64
+	frame   []byte
+}
+
+// flight is an event that was sent and not answered. Its bytes are let go.
+type flight struct {
+	item
+	seq     uint64
+	control bool // not the ledger's business
+	id      event.ID
+	author  event.PubKey
+	created int64
+	bytes   int
+	sent    time.Time
+	start   time.Time     // of the wait for its OK
+	stalled time.Duration // the session's at start
+	element *list.Element
+}
+
+type followed struct {
+	rec record.Record
+	err error
+}
+
+func newAttempt(s *Sink, sess *relay.Session) *attempt {
+	s.ledger.LookAgain()
+	return &attempt{
+		s: s, sess: sess, tail: make(chan followed, 1), ask: make(chan struct{}, 1),
+		sent: make(map[event.ID]*flight), order: list.New(), again: s.ledger.Open(),
+		taken: make(map[parkedKey]struct{}), late: make(map[event.ID]lateItem), sincePut: 3,
+	}
+}
+
+// close ends the attempt; it returns how many events were sent and not answered. Nothing is charged to them.
+func (a *attempt) close() int {
+	a.s.mu.Lock()
+	defer a.s.mu.Unlock()
+	a.closed = true
+	n := len(a.sent)
+	if a.control != nil {
+		n--
+	}
+	return n
+}
+
+// follow waits at the archive's end on run's behalf.
+func (a *attempt) follow(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.ask:
+		}
+		rec, err := a.reader.Next(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		a.tail <- followed{rec, err} // holds one, and run asks for one at a time
+	}
+}
+
+// run sends until ctx or the session ends, or an error.
+func (a *attempt) run(ctx context.Context) (err error) {
+	_, _, frontier, _ := a.s.ledger.Account()
+	if a.reader, err = a.s.o.Open(frontier.Place); err != nil {
+		return fmt.Errorf("read the archive from %s: %w", frontier.Place, err)
+	}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		wait, err := a.step(ctx)
+		if err != nil {
+			return err
+		}
+		if wait == 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-a.sess.Done():
+				return a.sess.Err()
+			default:
+				continue
+			}
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.sess.Done():
+			return a.sess.Err()
+		case <-a.s.wake:
+		case <-timer.C:
+		case f := <-a.tail:
+			a.waiting = false
+			if f.err != nil {
+				return fmt.Errorf("read the archive: %w", f.err)
+			}
+			if err := a.enter(&f.rec); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// longest is how long run sleeps when nothing calls for it.
+const longest = time.Minute
+
+// step does one thing: sends one event, or settles one without sending. It returns how long there is nothing to do; 0: step
+// again.
+func (a *attempt) step(ctx context.Context) (time.Duration, error) {
+	s := a.s
+	now := s.now()
+	s.mu.Lock()
+	if a.pause != nil {
+		defer s.mu.Unlock()
+		return 0, a.pause
+	}
+	wait, doubt, err := a.overdueLocked(now)
+	if err != nil {
+		defer s.mu.Unlock()
+		return 0, err
+	}
+	room := s.window.now
+	if s.paused != "" {
+		room = 1 // a probe
+	}
+	full := s.draining || len(a.sent) >= room || a.hand != nil && !a.fitsLocked(a.hand)
+	paced := s.pace.wait(now)
+	s.mu.Unlock()
+
+	switch {
+	case doubt:
+		return 0, a.sendControl(ctx)
+	case full, s.ledger.Uncommitted() >= commitAfter:
+		return wait, nil // an answer or a commit wakes us
+	case paced > 0:
+		return min(wait, paced), nil
+	case a.hand != nil:
+		return 0, a.send(ctx)
+	}
+	found, err := a.choose(now)
+	if err != nil || found {
+		return 0, err // what was found may have been settled, or may not fit
+	}
+	if d := s.ledger.NextDue().Sub(now); d < wait {
+		wait = max(d, time.Millisecond)
+	}
+	return wait, nil
+}
+
+func (a *attempt) fitsLocked(d *delivery) bool {
+	return len(a.sent) == 0 || a.bytes+len(d.frame) <= windowBytes
+}
+
+// choose takes the next event in hand, or settles one; false: there is none. Due parked events go first, but at most one
+// in four sends while anything else is there.
+func (a *attempt) choose(now time.Time) (found bool, err error) {
+	if err := a.refill(now); err != nil {
+		return false, err
+	}
+	if a.sincePut >= 3 {
+		if it, ok := a.takeDue(); ok {
+			return true, a.load(it)
+		}
+	}
+	a.s.mu.Lock()
+	var it item
+	ready := len(a.again) > 0
+	if ready {
+		it, a.again = a.again[0], a.again[1:]
+	}
+	a.s.mu.Unlock()
+	if ready {
+		return true, a.load(it)
+	}
+	if !a.waiting {
+		if found, err = a.readLog(); found || err != nil {
+			return found, err
+		}
+	}
+	if it, ok := a.takeDue(); ok {
+		return true, a.load(it)
+	}
+	return false, nil
+}
+
+// dueAtOnce is how many parked rows are held in memory.
+const dueAtOnce = 64
+
+// refill reads the next range of parked rows that are due.
+func (a *attempt) refill(now time.Time) error {
+	a.s.mu.Lock()
+	defer a.s.mu.Unlock()
+	if len(a.due) > 0 || a.s.ledger.NextDue().After(now) {
+		return nil
+	}
+	var err error
+	a.due, err = a.s.ledger.Due(now, dueAtOnce, func(k parkedKey) bool { _, taken := a.taken[k]; return taken })
+	return err
+}
+
+func (a *attempt) takeDue() (it item, ok bool) {
+	a.s.mu.Lock()
+	defer a.s.mu.Unlock()
+	if len(a.due) == 0 {
+		return item{}, false
+	}
+	it, a.due = a.due[0], a.due[1:]
+	a.taken[it.key] = struct{}{}
+	return it, true
+}
+
+// readLog takes the next record of the log; at its end it has follow wait for one.
+func (a *attempt) readLog() (found bool, err error) {
+	endPlace, endOrdinal := a.s.o.End() // before the look: what it covers is readable
+	rec, ok, err := a.reader.TryNext()
+	if err != nil {
+		return false, fmt.Errorf("read the archive: %w", err)
+	}
+	if ok {
+		return true, a.enter(&rec)
+	}
+	// Ordinals that no line holds, at the end of the log: nothing will come for them.
+	a.s.ledger.Pass(mark{endOrdinal, endPlace})
+	a.waiting = true
+	a.ask <- struct{}{}
+	return false, nil
+}
+
+// enter opens the record's ordinal in the ledger and takes it in hand, or skips it.
+func (a *attempt) enter(rec *record.Record) error {
+	it, err := a.s.ledger.Next(rec)
+	if err != nil {
+		return err
+	}
+	return a.judge(it, rec)
+}
+
+// read reads an event by its place; false: its line is not there any more.
+func (a *attempt) read(it item) (record.Record, bool, error) {
+	r, err := a.s.o.Open(it.Place)
+	if err != nil {
+		return record.Record{}, false, fmt.Errorf("read the archive at %s: %w", it.Place, err)
+	}
+	defer r.Close()
+	rec, ok, err := r.TryNext()
+	if err != nil {
+		return record.Record{}, false, fmt.Errorf("read the archive at %s: %w", it.Place, err)
+	}
+	return rec, ok && rec.Ordinal == it.Ordinal, nil
+}
+
+// load reads an open or parked event again.
+func (a *attempt) load(it item) error {
+	rec, ok, err := a.read(it)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		// Its line was withdrawn (a failed write, a power cut) or blanked; if it was written again, it has a new ordinal.
+		a.s.ledger.Skip(it, SkipWithdrawn)
+		a.release(it)
+		return nil
+	}
+	return a.judge(it, &rec)
+}
+
+// release forgets that a parked row was taken, once the ledger has settled it.
+func (a *attempt) release(it item) {
+	if !it.parked {
+		return
+	}
+	a.s.mu.Lock()
+	delete(a.taken, it.key)
+	a.s.mu.Unlock()
+}
+
+// judge decides at each send what becomes of an event: in hand, skipped, or parked.
+func (a *attempt) judge(it item, rec *record.Record) error {
+	v := a.s.decide(rec, a.sess)
+	switch {
+	case v.skip != "":
+		a.s.ledger.Skip(it, v.skip)
+		a.release(it)
+	case v.park > 0:
+		a.s.ledger.Later(it, a.s.now().Add(v.park), it.attempts, v.reason)
+		a.release(it)
+	case v.reject != "":
+		a.s.ledger.Reject(it, Rejected{ID: rec.Event.ID, Prefix: v.reject, Text: v.reason, Time: a.s.now()})
+		a.release(it)
+	default:
+		a.hand = &delivery{it, rec.Event.ID, rec.Event.PubKey, rec.Event.CreatedAt, frame(rec)}
+	}
+	return nil
+}
+
+// frame is the message that publishes rec's event: its canonical line, whatever it looked like when it came.
+func frame(rec *record.Record) []byte {
+	const head = `["EVENT",`
+	b := make([]byte, 0, len(head)+len(rec.Event.Line)+1)
+	b = append(b, head...)
+	b = append(b, rec.Event.Line...)
+	return append(b, ']')
+}
+
+// send puts the event in hand on the wire.
+func (a *attempt) send(ctx context.Context) error {
+	s, d := a.s, a.hand
+	now := s.now()
+	s.mu.Lock()
+	if other := a.sent[d.id]; other != nil {
+		// The log holds it twice: the first line was withdrawn after we read it. The later one stands.
+		older := other.item
+		other.item = d.item
+		s.mu.Unlock()
+		s.ledger.Skip(older, SkipWithdrawn)
+		a.release(older)
+		a.hand = nil
+		return nil
+	}
+	a.launchLocked(d, now)
+	s.pace.sent()
+	s.counts.Sent++
+	s.mu.Unlock()
+	if d.parked {
+		a.sincePut = 0
+	} else {
+		a.sincePut++
+	}
+	a.hand = nil
+	// Entered before it is sent: its OK can come before Send returns.
+	return a.sess.Send(ctx, d.frame)
+}
+
+// launchLocked enters d into the window.
+func (a *attempt) launchLocked(d *delivery, now time.Time) *flight {
+	a.seq++
+	f := &flight{
+		item: d.item, seq: a.seq, id: d.id, author: d.author, created: d.created, bytes: len(d.frame),
+		sent: now, start: now, stalled: a.sess.Stalled(),
+	}
+	f.element = a.order.PushBack(f)
+	a.sent[f.id] = f
+	a.bytes += f.bytes
+	a.s.inFlight = len(a.sent)
+	delete(a.late, f.id)
+	return f
+}
+
+// landLocked takes f out of the window.
+func (a *attempt) landLocked(f *flight) {
+	a.order.Remove(f.element)
+	delete(a.sent, f.id)
+	a.bytes -= f.bytes
+	if f.control {
+		a.control = nil
+	}
+	if a.s.inFlight = len(a.sent); len(a.sent) == 0 {
+		close(a.s.idle)
+		a.s.idle = make(chan struct{})
+	}
+}
+
+// overdueLocked deals with events that waited longer than the OK timeout. It returns the time until the next such look,
+// and whether only a control can tell if the relay does not answer them or answers nothing.
+func (a *attempt) overdueLocked(now time.Time) (next time.Duration, doubt bool, err error) {
+	timeout := a.s.o.Settings.OK
+	stalled := a.sess.Stalled()
+	for {
+		e := a.order.Front()
+		if e == nil {
+			return longest, false, nil
+		}
+		f := e.Value.(*flight)
+		// While the reader waits inside a handler no OK can be heard, so the clock stands.
+		if left := timeout - (now.Sub(f.start) - (stalled - f.stalled)); left > 0 {
+			return min(left+time.Millisecond, longest), false, nil
+		}
+		switch {
+		case f.seq < a.top: // something sent later was answered: it is about this event
+			a.unansweredLocked(f, now)
+		case a.control != nil:
+			if left := timeout - (now.Sub(a.control.start) - (stalled - a.control.stalled)); left > 0 {
+				return min(left+time.Millisecond, longest), false, nil
+			}
+			return 0, false, fmt.Errorf("%w within %s", errSilent, timeout)
+		case a.s.draining:
+			return 0, false, fmt.Errorf("%w within %s", errSilent, timeout)
+		default:
+			return 0, true, nil
+		}
+	}
+}
+
+// sendControl sends an event that the relay took before. Its answer tells a relay that answers nothing from one that does
+// not answer what is in flight.
+func (a *attempt) sendControl(ctx context.Context) error {
+	s := a.s
+	silent := fmt.Errorf("%w within %s", errSilent, s.o.Settings.OK)
+	at, ok := s.ledger.Control()
+	if !ok {
+		return silent
+	}
+	rec, ok, err := a.read(item{mark: at})
+	if err != nil {
+		return err
+	}
+	if !ok || s.decide(&rec, a.sess) != (decision{}) {
+		s.ledger.DropControl(at) // gone, or not to be sent any more
+		return silent
+	}
+	d := &delivery{item: item{mark: at}, id: rec.Event.ID, frame: frame(&rec)}
+	s.mu.Lock()
+	if a.sent[d.id] != nil {
+		s.mu.Unlock()
+		return silent // it is itself among the unanswered
+	}
+	a.control = a.launchLocked(d, s.now())
+	a.control.control = true
+	s.mu.Unlock()
+	return a.sess.Send(ctx, d.frame)
+}
+
+// againLocked queues an event to be sent again; nothing is charged.
+func (a *attempt) againLocked(it item) {
+	if it.parked {
+		delete(a.taken, it.key) // its row stands and is due
+		a.s.ledger.LookAgain()
+		return
+	}
+	i, _ := slices.BinarySearchFunc(a.again, it, func(x, y item) int {
+		switch {
+		case x.Ordinal < y.Ordinal:
+			return -1
+		case x.Ordinal > y.Ordinal:
+			return 1
+		}
+		return 0
+	})
+	a.again = slices.Insert(a.again, i, it)
+}

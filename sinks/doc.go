@@ -1,0 +1,22 @@
+// Package sinks delivers archived events to sink relays.
+//
+// The archive is the queue: a Sink reads it from its own durable ledger, sends what the relay wants and may have, and
+// hears the relay's OKs. A sink that is slow or dead therefore costs disk already spent and holds up nobody, and what
+// one sink says about an event changes nothing for another.
+//
+// Words used here, on top of the archive's ordinal and place:
+//
+//   - frontier: the first ordinal that the ledger has not met yet; everything below it is settled, open or parked.
+//   - open: met and not settled. The open ordinals are the window; they are held as places, not bytes.
+//   - cursor: the oldest open ordinal, or the frontier. Everything below it is settled or parked.
+//   - parked: waiting on its own, as a row of the state file that the cursor may pass.
+//   - answer: what an OK, or its absence, makes of an event.
+//
+// Invariants:
+//
+//   - Only type ledger moves a cursor, and only for an answer or a reason to skip: a write that succeeded, or a connection
+//     that closed, says nothing.
+//   - Cursor, open ordinals, counters and the rows of parked and rejected events are committed in one transaction, so the
+//     balance (type Balance) holds at every commit and a crash repeats at most what was not committed.
+//   - On a session that dies nothing is charged to any event.
+package sinks

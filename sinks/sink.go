@@ -1,0 +1,366 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"rebroadcastr/event"
+	"rebroadcastr/place"
+	"rebroadcastr/policy"
+	"rebroadcastr/record"
+	"rebroadcastr/relay"
+	"rebroadcastr/state"
+)
+
+// Defaults of what relay_settings does not say.
+const (
+	// windowBytes bounds what is sent and unanswered, together with relay.Settings.Window. An event that is larger goes
+	// alone.
+	windowBytes = 4 << 20
+	// commitEvery and commitAfter say when the ledger is committed. After a kill at most commitAfter answered events and
+	// the window are sent again.
+	commitEvery = 200 * time.Millisecond
+	commitAfter = 1000
+	// retryFirst is the wait of a parked event's first retry; it doubles up to retryMost.
+	retryFirst = 30 * time.Second
+	retryMost  = time.Hour
+	// probeEvery is how often a relay that wants a login, money or nothing of us is tried.
+	probeEvery = 24 * time.Hour
+)
+
+// State is the part of *state.DB that a ledger needs.
+type State interface {
+	View(fn func(tx *state.Tx) error) error
+	Update(fn func(tx *state.Tx) error) error
+}
+
+// Reader gives the archive's records in order.
+type Reader interface {
+	// Next waits at the written end.
+	Next(ctx context.Context) (record.Record, error)
+	// TryNext does not: false at the written end.
+	TryNext() (record.Record, bool, error)
+	Close() error
+}
+
+// Start says where a new sink begins. The zero Start is the beginning of the archive. It is resolved once: a sink that
+// has a ledger goes on from there.
+type Start struct {
+	Now   bool
+	Since int64 // events dated before are skipped; unix seconds
+}
+
+// Options of a Sink.
+type Options struct {
+	URL       string         // normalised: the ledger's key
+	Want      *event.Matcher // nil: everything
+	FilterKey string         // of Want; kept in the ledger
+	Allow     policy.Allow   // rows of the policy table that may pass
+	Start     Start
+	State     State
+	Open      func(from place.Place) (Reader, error)
+	End       func() (place.Place, uint64) // the archive's written end and next ordinal
+	Settings  relay.Settings               // Window and OK
+	Retry     time.Duration                // 0: retryFirst
+	Probe     time.Duration                // 0: probeEvery
+	Now       func() time.Time
+	Log       zerolog.Logger
+}
+
+// Sink is the role of a sink relay. Its methods may be called from any goroutine; at most one Serve runs at a time.
+type Sink struct {
+	o      Options
+	log    zerolog.Logger
+	ledger *ledger
+	want   atomic.Pointer[event.Matcher]
+	wake   chan struct{} // 1: something changed that the running attempt should look at
+
+	mu       sync.Mutex
+	now      func() time.Time
+	window   window
+	pace     pace
+	recent   verdicts
+	refused  refusals
+	paused   string // why nothing is sent but probes; empty: it is
+	since    time.Time
+	accepted bool // the relay has taken something, now or before
+	draining bool
+	serving  bool
+	inFlight int
+	idle     chan struct{} // closed and replaced when inFlight falls to 0 or Serve ends
+	counts   SessionCounts
+	lastOK   time.Time
+	failing  string    // the last commit's error
+	said     time.Time // when it was logged last
+}
+
+// New loads the sink's ledger, or makes and commits one that begins at o.Start.
+func New(o Options) (*Sink, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Retry == 0 {
+		o.Retry = retryFirst
+	}
+	if o.Probe == 0 {
+		o.Probe = probeEvery
+	}
+	var start mark
+	if o.Start.Now {
+		start.Place, start.Ordinal = o.End()
+	}
+	l, lost, err := openLedger(o.State, o.URL, start, o.Start.Since, o.FilterKey)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sink{
+		o: o, log: o.Log.With().Str("sink", o.URL).Logger(), ledger: l, now: o.Now, wake: make(chan struct{}, 1), idle: make(chan struct{}),
+		window: newWindow(o.Settings.Window),
+	}
+	if lost != nil {
+		s.log.Error().Err(lost).Msg("the sink's ledger cannot be read: it starts anew and everything is offered to the sink again")
+	}
+	s.want.Store(o.Want)
+	if before := l.SetFilter(o.FilterKey); before != o.FilterKey {
+		s.log.Info().Msg("the sink's filter changed: it holds for what comes from here on")
+	}
+	c, _, _, _ := l.Account()
+	s.accepted = c.Delivered+c.Duplicate+c.Superseded > 0
+	// Committed at once: "now" must mean the same after a crash.
+	if err := l.Commit(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// SetWant swaps the filter; it holds for every event that is not on its way yet. key is kept in the ledger.
+func (s *Sink) SetWant(want *event.Matcher, key string) {
+	s.want.Store(want)
+	s.ledger.SetFilter(key)
+	s.nudge()
+}
+
+// nudge makes the running attempt look again.
+func (s *Sink) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Settled waits until every ordinal below ordinal is settled or parked, and that is committed. The error is ctx's.
+func (s *Sink) Settled(ctx context.Context, ordinal uint64) error {
+	for {
+		at, advanced := s.ledger.Committed()
+		if at.Ordinal >= ordinal {
+			return nil
+		}
+		select {
+		case <-advanced:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Drain stops sending and waits until every event that was sent is answered, the session has ended, or ctx ends.
+func (s *Sink) Drain(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
+	s.nudge()
+	for {
+		s.mu.Lock()
+		done, idle := !s.serving || s.inFlight == 0, s.idle
+		s.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Flush commits what was answered and not committed yet, trying again until ctx ends.
+func (s *Sink) Flush(ctx context.Context) error {
+	for {
+		err := s.ledger.Commit()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(commitEvery):
+		}
+	}
+}
+
+// Forget removes everything that is known of the sink at url. It has no effect on one that is open.
+func Forget(db State, url string) error {
+	err := db.Update(func(tx *state.Tx) error {
+		b := tx.Bucket(sinksBucket)
+		if b.Bucket([]byte(url)) == nil {
+			return nil
+		}
+		return b.DeleteBucket([]byte(url))
+	})
+	if err != nil {
+		return fmt.Errorf("forget the sink %s: %w", url, err)
+	}
+	return nil
+}
+
+// Highest is the furthest place and ordinal that any ledger in db has met: the archive issues none below them again.
+func Highest(db State) (place.Place, uint64, error) {
+	var at place.Place
+	var ordinal uint64
+	err := db.View(func(tx *state.Tx) error {
+		all := tx.Bucket(sinksBucket)
+		if all == nil {
+			return nil
+		}
+		return all.ForEachBucket(func(url []byte) error {
+			r, _, err := decodeRecord(all.Bucket(url).Get(recordKey))
+			if err != nil {
+				return nil // New says so, and starts it anew
+			}
+			ordinal = max(ordinal, r.Frontier.Ordinal)
+			if at.Before(r.Frontier.Place) {
+				at = r.Frontier.Place
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return at, 0, fmt.Errorf("read the ledgers: %w", err)
+	}
+	return at, ordinal, nil
+}
+
+// errSilent ends a session on which nothing is answered.
+var errSilent = errors.New("no OK for anything sent")
+
+// Serve runs the sink on one session: it sends what is open, what is due and what the archive has, until the session or ctx
+// ends, or the relay must be left alone for a while (*relay.Pause). It never ends for good.
+func (s *Sink) Serve(ctx context.Context, sess *relay.Session) (err error) {
+	s.mu.Lock()
+	if s.serving {
+		s.mu.Unlock()
+		return errors.New("serve a sink: it is served already")
+	}
+	s.serving, s.inFlight = true, 0
+	s.counts.Sessions++
+	s.mu.Unlock()
+
+	a := newAttempt(s, sess)
+	remove := sess.Handle(&relay.Handler{OK: a.heard, Notice: a.notice})
+	inner, cancel := context.WithCancel(ctx)
+	var helpers sync.WaitGroup
+	failed := make(chan error, 2)
+	for _, run := range []func(context.Context) error{s.commitLoop, a.follow} {
+		helpers.Add(1)
+		go func() {
+			defer helpers.Done()
+			defer func() {
+				if p := recover(); p != nil {
+					failed <- fmt.Errorf("serve %s: panic: %v", s.o.URL, p)
+					cancel()
+				}
+			}()
+			if err := run(inner); err != nil {
+				failed <- err
+				cancel()
+			}
+		}()
+	}
+	defer func() {
+		p := recover()
+		remove()
+		unanswered := a.close()
+		cancel()
+		helpers.Wait()
+		if a.reader != nil {
+			a.reader.Close() // after follow, which used it
+		}
+		select {
+		case e := <-failed:
+			err = e
+		default:
+		}
+		if p != nil {
+			err = fmt.Errorf("serve %s: panic: %v", s.o.URL, p)
+		}
+		s.ended(sess, unanswered)
+	}()
+	return a.run(inner)
+}
+
+// ended accounts for the end of a session with k events unanswered.
+func (s *Sink) ended(sess *relay.Session, k int) {
+	// Only a connection that broke can have been broken by an event.
+	var end *relay.End
+	broken := errors.As(sess.Err(), &end) && (end.Reason == relay.Dropped || end.Reason == relay.ClosedByRelay)
+	s.mu.Lock()
+	if broken && k > 0 {
+		s.window.died()
+	}
+	s.serving, s.inFlight = false, 0
+	close(s.idle)
+	s.idle = make(chan struct{})
+	s.mu.Unlock()
+	s.commit()
+}
+
+// commitLoop commits every commitEvery and after commitAfter answers, and tries again after an error.
+func (s *Sink) commitLoop(ctx context.Context) error {
+	tick := time.NewTicker(commitEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil // Serve's end commits the rest
+		case <-tick.C:
+		case <-s.ledger.full:
+			s.mu.Lock()
+			failing := s.failing
+			s.mu.Unlock()
+			if failing != "" {
+				continue // the tick tries again: a full disk is not asked a thousand times a second
+			}
+		}
+		s.commit()
+	}
+}
+
+// commit commits and logs the first of a row of errors, then one every 30 s, then the recovery.
+func (s *Sink) commit() {
+	err := s.ledger.Commit()
+	s.mu.Lock()
+	now := s.now()
+	recovered := err == nil && s.failing != ""
+	say := err != nil && (s.failing == "" || now.Sub(s.said) >= 30*time.Second)
+	if s.failing = ""; err != nil {
+		s.failing = err.Error()
+	}
+	if say {
+		s.said = now
+	}
+	s.mu.Unlock()
+	if recovered {
+		s.log.Info().Msg("the sink's ledger is committed again")
+	}
+	if say {
+		s.log.Error().Err(err).Int("answers", s.ledger.Uncommitted()).Msg("answers are kept in memory; sends wait at 1,000")
+	}
+	s.nudge()
+}
