@@ -18,6 +18,14 @@ type Settings struct {
 	Window        int           // events sent and unanswered
 	MaxFrame      int64         // bytes; a longer message ends the session
 	Compression   bool          // offer permessage-deflate
+
+	// Not in the config file.
+	Pong      time.Duration // between unasked pongs while the reader waits in a handler
+	Stall     time.Duration // a handler that waits longer ends its role's session
+	FrameTime time.Duration // for the whole of a message, from its first byte on
+	Write     time.Duration // a write that the relay does not take in this time ends the session
+	Info      time.Duration // most that roles wait for the NIP-11 document after a connect
+	Probe     time.Duration // between attempts where only an operator can help: 403, no such host, bad certificate
 }
 
 // Backoff between attempts: full jitter, reset by progress (an event, an OK), not by a bare connect.
@@ -48,5 +56,46 @@ func DefaultSettings() Settings {
 		OK:          15 * time.Second,
 		Window:      500,
 		MaxFrame:    4 << 20,
+		Pong:        15 * time.Second,
+		Stall:       time.Minute,
+		FrameTime:   30 * time.Second,
+		Write:       15 * time.Second,
+		Info:        3 * time.Second,
+		Probe:       time.Hour,
 	}
+}
+
+// filled returns the settings with the defaults where a zero would make no sense.
+func (s Settings) filled() Settings {
+	d := DefaultSettings()
+	fill := func(to *time.Duration, from time.Duration) {
+		if *to <= 0 {
+			*to = from
+		}
+	}
+	fill(&s.Backoff.Initial, d.Backoff.Initial)
+	fill(&s.Backoff.Max, d.Backoff.Max)
+	if s.Backoff.Multiplier < 1 {
+		s.Backoff.Multiplier = d.Backoff.Multiplier
+	}
+	fill(&s.PingEvery, d.PingEvery)
+	fill(&s.PingTimeout, d.PingTimeout)
+	fill(&s.Connect, d.Connect)
+	fill(&s.OK, d.OK)
+	fill(&s.Pong, d.Pong)
+	fill(&s.Stall, d.Stall)
+	fill(&s.FrameTime, d.FrameTime)
+	fill(&s.Write, d.Write)
+	fill(&s.Info, d.Info)
+	fill(&s.Probe, d.Probe)
+	if s.Pace <= 0 {
+		s.Pace = d.Pace
+	}
+	if s.Window <= 0 {
+		s.Window = d.Window
+	}
+	if s.MaxFrame <= 0 {
+		s.MaxFrame = d.MaxFrame
+	}
+	return s
 }

@@ -1,0 +1,347 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
+)
+
+const (
+	// readBuffer in bytes, twice per connection: gorilla's and the reader's own. A longer message takes a big-frame slot.
+	readBuffer = 64 << 10
+	// writeBuffer in bytes: an event of usual size is one write.
+	writeBuffer = 4 << 10
+	// outboxSize in messages. A sink's window bounds what is sent and unanswered; this only decouples two goroutines.
+	outboxSize = 64
+	// leaveTime is the most that the last messages, the close frame and the relay's answer to it may take.
+	leaveTime = 2 * time.Second
+)
+
+// core is one websocket with its reader, its writer and its keeper. Roles see it through their Session.
+type core struct {
+	url      string
+	settings Settings
+	log      zerolog.Logger
+	ws       *websocket.Conn
+	wire     *wire
+	clock    *clock
+	pace     *rate.Limiter
+	big      chan struct{} // slots for big messages, shared by all links
+	info     func() Info
+	notice   func(text string)
+	unknown  *[len(unknownReasons)]atomic.Int64
+
+	outbox   chan []byte
+	control  chan control
+	leaving  chan struct{} // closed by leave: the writer sends what is queued, then the close frame
+	done     chan struct{} // closed by fail
+	progress atomic.Bool
+	busy     atomic.Pointer[Session] // whose handler runs
+
+	handlers atomic.Pointer[[]*registered] // copied on write under mu
+
+	mu      sync.Mutex // over end, left and writes of handlers
+	end     error
+	left    *End // why we leave, once we do
+	running sync.WaitGroup
+}
+
+// control is a ping or pong on its way to the writer.
+type control struct {
+	kind    int
+	payload string
+}
+
+// start begins reading and writing. stop must be called afterwards.
+func (c *core) start() {
+	c.outbox = make(chan []byte, outboxSize)
+	c.control = make(chan control, 4)
+	c.leaving = make(chan struct{})
+	c.done = make(chan struct{})
+	c.handlers.Store(&[]*registered{})
+	c.ws.SetReadLimit(c.settings.MaxFrame)
+	// The reader must not write: only one goroutine does. A pong that finds the queue full is left out; the queue is
+	// only full while the relay does not read.
+	c.ws.SetPingHandler(func(payload string) error { c.tell(websocket.PongMessage, payload); return nil })
+	c.ws.SetPongHandler(func(string) error { return nil }) // its bytes were the sign of life
+	c.goes("reader", c.read)
+	c.goes("writer", c.write)
+	c.goes("keeper", c.keep)
+}
+
+// goes runs f on a goroutine that stop waits for. Its error, or panic, ends the session.
+func (c *core) goes(name string, f func() error) {
+	c.running.Add(1)
+	go func() {
+		defer c.running.Done()
+		var err error
+		defer func() {
+			recovered(name+" of "+c.url, recover(), &err)
+			if err != nil {
+				c.fail(err)
+			}
+		}()
+		err = f()
+	}()
+}
+
+// fail ends the session. The first reason holds.
+func (c *core) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.end != nil {
+		return
+	}
+	var p *PanicError
+	if c.left != nil && !errors.As(err, &p) {
+		err = c.left // whatever the relay does once we leave, we left
+	}
+	c.end = err
+	close(c.done)
+	_ = c.wire.Close() // unblocks reader and writer
+}
+
+func (c *core) err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.end
+}
+
+// stop leaves for the given reason, if the session has not ended yet: what is queued is sent, then the close frame. It
+// returns when reader, writer and keeper have ended. No role may be running.
+func (c *core) stop(why *End) {
+	c.mu.Lock()
+	if c.left == nil {
+		c.left = why
+		close(c.leaving)
+	}
+	c.mu.Unlock()
+	timer := time.NewTimer(leaveTime)
+	defer timer.Stop()
+	select {
+	case <-c.done:
+	case <-timer.C:
+		c.fail(why)
+	}
+	c.running.Wait()
+}
+
+func (c *core) register(r *registered) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := *c.handlers.Load()
+	now := append(old[:len(old):len(old)], r)
+	c.handlers.Store(&now)
+}
+
+func (c *core) unregister(r *registered) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var now []*registered
+	for _, h := range *c.handlers.Load() {
+		if h != r {
+			now = append(now, h)
+		}
+	}
+	c.handlers.Store(&now)
+}
+
+// read is the session's reader.
+func (c *core) read() error {
+	buf := make([]byte, readBuffer)
+	for {
+		c.wire.whole()
+		kind, r, err := c.ws.NextReader()
+		if err != nil {
+			return endOfRead(err, false)
+		}
+		c.wire.begun()
+		n, whole, err := fill(r, buf)
+		if err != nil {
+			return endOfRead(err, c.wire.slow())
+		}
+		if whole {
+			c.message(kind, buf[:n])
+			continue
+		}
+		if err := c.readBig(kind, r, buf); err != nil {
+			return err
+		}
+	}
+}
+
+// fill reads until the message is whole or buf is full.
+func fill(r io.Reader, buf []byte) (n int, whole bool, err error) {
+	for n < len(buf) {
+		m, err := r.Read(buf[n:])
+		n += m
+		if err == io.EOF {
+			return n, true, nil
+		}
+		if err != nil {
+			return n, false, err
+		}
+	}
+	return n, false, nil
+}
+
+// readBig reads on a message whose first bytes have filled the buffer. It holds a slot while it holds the bytes.
+func (c *core) readBig(kind int, r io.Reader, head []byte) error {
+	c.clock.enter(c.wire.readAt)
+	select {
+	case c.big <- struct{}{}:
+		c.clock.leave()
+	case <-c.done:
+		c.clock.leave()
+		return c.err()
+	}
+	defer func() { <-c.big }()
+	c.wire.begun() // the wait for the slot was ours, not the relay's
+	msg := make([]byte, len(head), 4*len(head))
+	copy(msg, head)
+	for {
+		if len(msg) == cap(msg) {
+			// One byte of room above the limit tells "just fits" from "too big".
+			size := min(2*int64(cap(msg)), c.settings.MaxFrame+1)
+			if size <= int64(len(msg)) {
+				return &End{Reason: FrameTooBig}
+			}
+			grown := make([]byte, len(msg), size)
+			copy(grown, msg)
+			msg = grown
+		}
+		n, err := r.Read(msg[len(msg):cap(msg)])
+		msg = msg[:len(msg)+n]
+		if int64(len(msg)) > c.settings.MaxFrame {
+			return &End{Reason: FrameTooBig} // by its content; the length on the wire may be less (compression)
+		}
+		if err == io.EOF {
+			c.message(kind, msg)
+			return nil
+		}
+		if err != nil {
+			return endOfRead(err, c.wire.slow())
+		}
+	}
+}
+
+// message hands a whole message to the handlers it is for.
+func (c *core) message(frameKind int, frame []byte) {
+	if frameKind != websocket.TextMessage {
+		c.count(UnknownBinary, frame)
+		return
+	}
+	var m message
+	if reason := parse(frame, &m); reason != "" {
+		c.count(reason, frame)
+		return
+	}
+	switch m.kind {
+	case kindNotice:
+		m.text = clean(m.text)
+		c.notice(m.text)
+	case kindEvent:
+	default:
+		m.text = clean(m.text)
+	}
+	known := m.kind != kindOther
+	for _, h := range *c.handlers.Load() {
+		if h.deliver(c, &m, frame) {
+			known = true
+		}
+	}
+	if !known {
+		c.count(UnknownType, frame)
+	}
+}
+
+// deliver calls the handler for a message. True: Other has said that it knows it.
+func (r *registered) deliver(c *core, m *message, frame []byte) (known bool) {
+	if !r.takes(m.kind) {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.removed.Load() {
+		return false
+	}
+	c.busy.Store(r.session)
+	c.clock.enter(c.wire.readAt)
+	defer func() {
+		c.wire.readAt = c.clock.leave() // the next handler's time begins here
+		c.busy.Store(nil)
+	}()
+	switch m.kind {
+	case kindEvent:
+		r.Event(frame)
+	case kindEOSE:
+		r.EOSE(m.sub, m.text)
+	case kindClosed:
+		r.Closed(m.sub, m.text)
+	case kindOK:
+		r.OK(m.id, m.ok, m.text)
+	case kindNotice:
+		r.Notice(m.text)
+	case kindAuth:
+		r.Auth(m.text)
+	case kindOther:
+		return r.Other(m.label, frame)
+	}
+	return false
+}
+
+func (r *registered) takes(k kind) bool {
+	switch k {
+	case kindEvent:
+		return r.Event != nil
+	case kindEOSE:
+		return r.EOSE != nil
+	case kindClosed:
+		return r.Closed != nil
+	case kindOK:
+		return r.OK != nil
+	case kindNotice:
+		return r.Notice != nil
+	case kindAuth:
+		return r.Auth != nil
+	case kindOther:
+		return r.Other != nil
+	}
+	return false
+}
+
+func (c *core) count(reason string, frame []byte) {
+	for i, r := range unknownReasons {
+		if r == reason {
+			c.unknown[i].Add(1)
+		}
+	}
+	if e := c.log.Debug(); e.Enabled() {
+		e.Str("reason", reason).Str("frame", clean(string(frame[:min(len(frame), maxText)]))).Msg("frame not understood")
+	}
+}
+
+// send queues a message for the writer.
+func (c *core) send(ctx context.Context, msg []byte) error {
+	select {
+	case <-c.done:
+		return c.err()
+	default:
+	}
+	select {
+	case c.outbox <- msg:
+		return nil
+	case <-c.done:
+		return c.err()
+	case <-ctx.Done():
+		return fmt.Errorf("send to %s: %w", c.url, context.Cause(ctx))
+	}
+}

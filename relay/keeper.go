@@ -1,0 +1,105 @@
+package relay
+
+import (
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// write is the session's only writer of messages, pings and pongs.
+func (c *core) write() error {
+	for {
+		select {
+		case msg := <-c.outbox:
+			if err := c.ws.WriteMessage(websocket.TextMessage, msg); err != nil {
+				return c.endOfWrite(err)
+			}
+		case m := <-c.control:
+			if err := c.ws.WriteControl(m.kind, []byte(m.payload), time.Time{}); err != nil {
+				return c.endOfWrite(err)
+			}
+		case <-c.leaving:
+			return c.farewell()
+		case <-c.done:
+			return nil
+		}
+	}
+}
+
+// farewell sends what is still queued, and the close frame. The relay's answer ends the reader, and with it the session.
+func (c *core) farewell() error {
+	for {
+		select {
+		case msg := <-c.outbox:
+			if err := c.ws.WriteMessage(websocket.TextMessage, msg); err != nil {
+				return c.endOfWrite(err)
+			}
+			continue
+		case <-c.done:
+			return nil
+		default:
+		}
+		bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
+		if err := c.ws.WriteControl(websocket.CloseMessage, bye, time.Time{}); err != nil {
+			return c.endOfWrite(err)
+		}
+		return nil
+	}
+}
+
+func (c *core) endOfWrite(err error) error {
+	return &End{Reason: Dropped, Err: err}
+}
+
+// tell hands a ping or pong to the writer, unless so many wait already that one more says nothing new.
+func (c *core) tell(kind int, payload string) {
+	select {
+	case c.control <- control{kind, payload}:
+	default:
+	}
+}
+
+// keep looks after the session's time: pings, pongs while the reader waits, the end of a wait that is too long, and
+// the write deadline. It looks at clocks only, so a handler or a write that hangs cannot hold it up.
+func (c *core) keep() error {
+	s := c.settings
+	tick := min(s.PingEvery, s.Pong, s.Stall, s.Write, 4*time.Second) / 4
+	ticker := time.NewTicker(max(tick, time.Millisecond))
+	defer ticker.Stop()
+	lastPing := time.Now()
+	lastPong := time.Duration(0) // into the running wait
+	for {
+		select {
+		case <-c.done:
+			return nil
+		case <-ticker.C:
+		}
+		inside := c.clock.inside()
+		if inside < lastPong {
+			lastPong = 0 // another wait
+		}
+		if inside-lastPong >= s.Pong {
+			lastPong = inside
+			// A reader that waits answers no pings, and relays drop who does not (RFC 6455 5.5.3 allows this pong).
+			c.tell(websocket.PongMessage, "")
+		}
+		if inside >= s.Stall {
+			role := c.busy.Load()
+			switch inside = c.clock.inside(); { // again: whose handler it is may just have changed
+			case inside < s.Stall:
+			case role == nil, inside >= 2*s.Stall:
+				// It waits for a slot, or does not heed its ctx: nothing else on this socket can go on either.
+				return &End{Reason: ArchiveStalled}
+			default:
+				role.cancel(&End{Reason: ArchiveStalled})
+			}
+		}
+		if c.wire.blocked() >= s.Write {
+			return &End{Reason: WriteBlocked}
+		}
+		if time.Since(lastPing) >= s.PingEvery {
+			lastPing = time.Now()
+			c.tell(websocket.PingMessage, "")
+		}
+	}
+}

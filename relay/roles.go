@@ -1,0 +1,123 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// roles is the set of a link's roles, changed from any goroutine while the link serves them.
+type roles struct {
+	changed chan struct{} // holds one token after a change that Run must look at
+
+	mu  sync.Mutex // over everything below, and over the fields of entries
+	set map[string]*entry
+}
+
+// entry is a role in use.
+type entry struct {
+	name   string
+	role   Role
+	after  chan struct{} // closed when the role that this one replaces has been left; nil: none
+	until  time.Time     // paused
+	reason string
+	cancel context.CancelCauseFunc // while serving
+	left   chan struct{}           // while serving: closed when Serve has returned and no handler runs
+}
+
+var errRemoved = errors.New("role removed")
+
+func (r *roles) tell() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// put adds a role, in place of one of the same name, and returns a channel that is closed when that one has been left.
+func (r *roles) put(name string, role Role) (left <-chan struct{}) {
+	r.mu.Lock()
+	e := &entry{name: name, role: role}
+	if old := r.set[name]; old != nil {
+		e.after = old.after // old may itself still wait for the one before it
+		if old.left != nil {
+			e.after = old.left
+			old.cancel(errRemoved)
+		}
+	}
+	r.set[name] = e
+	r.mu.Unlock()
+	r.tell()
+	return e.after
+}
+
+// remove takes a role out and returns a channel that is closed when it has been left; nil if there is nothing to wait for.
+func (r *roles) remove(name string) (left <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.set[name]
+	if old == nil {
+		return nil
+	}
+	delete(r.set, name)
+	left = old.after
+	if old.left != nil {
+		left = old.left
+		old.cancel(errRemoved)
+	}
+	r.tell()
+	return left
+}
+
+// startLocked reports whether a role can be served now; if not, when (zero: after a change).
+func (e *entry) startLocked(now time.Time) (ready bool, at time.Time) {
+	if e.left != nil {
+		return false, time.Time{}
+	}
+	if e.after != nil {
+		select {
+		case <-e.after:
+			e.after = nil
+		default:
+			return false, time.Time{}
+		}
+	}
+	if now.Before(e.until) {
+		return false, e.until
+	}
+	return true, time.Time{}
+}
+
+// outlook says how many roles there are, whether one of them can be served now, and else when the first can (zero:
+// after a change).
+func (r *roles) outlook() (n int, ready bool, next time.Time, reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for _, e := range r.set {
+		ok, at := e.startLocked(now)
+		ready = ready || ok
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next, reason = at, e.reason
+		}
+	}
+	return len(r.set), ready, next, reason
+}
+
+func (r *roles) status() []RoleStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]RoleStatus, 0, len(r.set))
+	for _, e := range r.set {
+		s := RoleStatus{Name: e.name, Serving: e.left != nil}
+		if !s.Serving && time.Now().Before(e.until) {
+			s.Until, s.Reason = e.until, e.reason
+		}
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b RoleStatus) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}

@@ -1,0 +1,145 @@
+package relay
+
+import (
+	"context"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rebroadcastr/event"
+)
+
+// Role is what a link does on a session: a source or a sink.
+type Role interface {
+	// Serve runs the role on one session. It returns when ctx ends, which it does when the session ends, the role is
+	// removed or the link is stopped; the role may still Send then (CLOSE) if the session lives. What it returns while
+	// ctx lives decides: nil: the role has finished for good, the link drops it; the socket stays while another role
+	// lives. *Pause: the role is left for that long, then served again. Any other error: the session is given up and
+	// the link dials again with backoff.
+	Serve(ctx context.Context, s *Session) error
+}
+
+// Pause is a role's wish to be left alone for a time.
+type Pause struct {
+	For    time.Duration
+	Reason string
+}
+
+func (p *Pause) Error() string { return "pause " + p.For.String() + ": " + p.Reason }
+
+// Handler is what a role does with a relay's messages. It is called on the session's one reader goroutine, in wire
+// order; nil fields are skipped. A call may wait (back-pressure) but must return when the role's ctx ends. Texts are
+// bounded and printable.
+type Handler struct {
+	Event  func(frame []byte)                            // any ["EVENT",…] message, whole; the bytes are valid until it returns
+	EOSE   func(sub, hint string)                        // hint: "finish", "more" or "" (NIP-67)
+	Closed func(sub, reason string)                      // see ClassifyClosed
+	OK     func(id event.ID, accepted bool, text string) // see Classify
+	Notice func(text string)
+	Auth   func(challenge string)                        // informational: there is no key to answer with
+	Other  func(label string, frame []byte) (known bool) // a message with another label (NEG-MSG, COUNT); the bytes are valid until it returns
+}
+
+// Session is a role's view of one websocket while it lives.
+type Session struct {
+	core   *core
+	cancel context.CancelCauseFunc // ends the role's ctx
+
+	mu       sync.Mutex
+	handlers []*registered
+	left     bool // Serve has returned: no handler is taken any more
+}
+
+// registered is a Handler in use. Its mutex is held while it is called, so that leave can wait for the call's end.
+type registered struct {
+	Handler
+	session *Session
+	mu      sync.Mutex
+	removed atomic.Bool
+}
+
+// URL is the relay's normalised address.
+func (s *Session) URL() string { return s.core.url }
+
+// Settings are the link's, with defaults filled in.
+func (s *Session) Settings() Settings { return s.core.settings }
+
+// Info is the relay's NIP-11 document as last fetched, leniently read; Info.Known says if there is one.
+func (s *Session) Info() Info { return s.core.info() }
+
+// Handle registers a role's handler until remove is called or Serve returns. After remove no new call begins; a
+// running one may still be at work, until the role's Serve has returned and the link has waited for it.
+func (s *Session) Handle(h *Handler) (remove func()) {
+	r := &registered{Handler: *h, session: s}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.left {
+		return func() {}
+	}
+	s.handlers = append(s.handlers, r)
+	s.core.register(r)
+	return func() {
+		r.removed.Store(true)
+		s.core.unregister(r)
+	}
+}
+
+// leave removes the handlers and waits until none of them runs. The role's ctx must have ended.
+func (s *Session) leave() {
+	s.mu.Lock()
+	handlers := s.handlers
+	s.handlers, s.left = nil, true
+	s.mu.Unlock()
+	for _, r := range handlers {
+		r.removed.Store(true)
+		s.core.unregister(r)
+		r.mu.Lock()   // until the reader is out of it
+		r.mu.Unlock() //nolint:staticcheck // an empty critical section is the wait
+	}
+}
+
+// await returns when the reader is out of the handler.
+func (r *registered) await() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+}
+
+// Send queues a message for the session's writer and waits while the outbox is full. msg must not be changed
+// afterwards. nil says that it was queued, not that the relay has it.
+func (s *Session) Send(ctx context.Context, msg []byte) error { return s.core.send(ctx, msg) }
+
+// Request is Send after waiting for the link's pace: for REQ and NEG-OPEN.
+func (s *Session) Request(ctx context.Context, msg []byte) error {
+	if err := s.core.pace.Wait(ctx); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
+	}
+	return s.core.send(ctx, msg)
+}
+
+// Progress says that the relay has brought something, an event or an OK: it resets the link's backoff.
+func (s *Session) Progress() {
+	if p := &s.core.progress; !p.Load() {
+		p.Store(true)
+	}
+}
+
+// Stalled is the total time that the reader has spent in handlers. Clocks that wait for a relay's answer stand still
+// meanwhile: they subtract what it has grown since they were started.
+func (s *Session) Stalled() time.Duration { return s.core.clock.waited() }
+
+// Done is closed when the session has ended.
+func (s *Session) Done() <-chan struct{} { return s.core.done }
+
+// Err is why the session has ended, an *End; nil while it lives.
+func (s *Session) Err() error { return s.core.err() }
+
+// recovered makes a panic an error: defer func() { recovered("…", recover(), &err) }().
+func recovered(where string, value any, err *error) {
+	if value != nil {
+		*err = &PanicError{Where: where, Value: value, Stack: debug.Stack()}
+	}
+}

@@ -1,0 +1,115 @@
+package relay
+
+import (
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// wire is the socket below the websocket (and below TLS). It sets the read deadline immediately before each read, so
+// that a reader that has waited in a handler does not find it run out, and it tells how long a write has been going on.
+type wire struct {
+	net.Conn
+	clock *clock
+
+	// The reader's own.
+	open      bool // the handshake is over; before, the deadline is the dialer's
+	inMessage bool // a message was begun and is not whole yet
+	slowAt    time.Time
+	readAt    int64 // clock's time of the last read's return
+	idle      time.Duration
+	frame     time.Duration
+
+	writing atomic.Int64 // clock's time when the running write began, 0: none runs
+	stalled atomic.Int64 // clock.stalled at that time
+}
+
+// Read reads from the socket. Any byte is a sign of life, a pong too.
+func (w *wire) Read(p []byte) (int, error) {
+	if w.open {
+		now := time.Now()
+		deadline := now.Add(w.idle)
+		if w.inMessage {
+			if w.slowAt.IsZero() {
+				w.slowAt = now.Add(w.frame)
+			}
+			if w.slowAt.Before(deadline) {
+				deadline = w.slowAt
+			}
+		}
+		if err := w.SetReadDeadline(deadline); err != nil {
+			return 0, err
+		}
+	}
+	n, err := w.Conn.Read(p)
+	w.readAt = w.clock.now()
+	return n, err
+}
+
+// slow says that the running message has used up its time.
+func (w *wire) slow() bool {
+	return w.inMessage && !w.slowAt.IsZero() && !time.Now().Before(w.slowAt)
+}
+
+// begun and whole frame a message for the deadline.
+func (w *wire) begun() { w.inMessage, w.slowAt = true, time.Time{} }
+func (w *wire) whole() { w.inMessage = false }
+
+func (w *wire) Write(p []byte) (int, error) {
+	w.stalled.Store(int64(w.clock.waited()))
+	w.writing.Store(w.clock.now())
+	n, err := w.Conn.Write(p)
+	w.writing.Store(0)
+	return n, err
+}
+
+// blocked is how long the running write has been waiting for the relay. The time in which our own reader waited in a
+// handler does not count: a relay may rightly wait until we read again.
+func (w *wire) blocked() time.Duration {
+	since := w.writing.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Duration(w.clock.now()-since) - (w.clock.waited() - time.Duration(w.stalled.Load()))
+}
+
+// clock tells a session's time, and how much of it the reader has spent in handlers.
+type clock struct {
+	start time.Time
+	total atomic.Int64 // ns spent in handlers that have returned
+	since atomic.Int64 // when the running handler was called, 0: none runs
+}
+
+// now is the time since the session's start in ns, never 0.
+func (c *clock) now() int64 { return int64(time.Since(c.start)) + 1 }
+
+// enter is told when the reader goes into a handler, leave when it is back.
+func (c *clock) enter(at int64) { c.since.Store(at) }
+
+func (c *clock) leave() (now int64) {
+	now = c.now()
+	// since is cleared first: waited may for a moment tell too little, never count one wait twice.
+	since := c.since.Swap(0)
+	c.total.Add(now - since)
+	return now
+}
+
+// inside is how long the running handler has been waiting, 0 if none runs.
+func (c *clock) inside() time.Duration {
+	since := c.since.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Duration(c.now() - since)
+}
+
+// waited is the time spent in handlers so far.
+func (c *clock) waited() time.Duration {
+	for {
+		total := c.total.Load()
+		inside := c.inside()
+		if c.total.Load() == total {
+			return time.Duration(total) + inside
+		}
+	}
+}
