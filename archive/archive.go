@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"iter"
+	"math"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -15,15 +16,17 @@ import (
 	"rebroadcastr/state"
 )
 
-// Observer is told what became of the events that were handed over, in order, from the archive's own goroutines. It
-// is the index.
+// Observer is told what became of the events that were handed over. It is the index. Room, Written and Moved come
+// from one goroutine, in the order of the log. Synced comes from another, after Written of all that it speaks of; it
+// and Moved never run at once.
 type Observer interface {
 	// Room waits until n more entries fit into what the index keeps in memory. Its error is ctx's.
 	Room(ctx context.Context, n int) error
 	// Written says that the lines are in the log and can be read. The slice is only valid during the call, the
 	// records' events stay as they are.
 	Written(rs []record.Record)
-	// Synced says that everything before end is durable. It must not wait for the disk.
+	// Synced says that everything before end is durable. It must not wait for the disk. It is held back while the
+	// filesystem has less than min_free, because the index must not write then.
 	Synced(end place.Place)
 	// Moved gives new places to lines that were Written before, were withdrawn after an error of the disk, and are
 	// now in the log again, durably.
@@ -45,98 +48,255 @@ type Options struct {
 	Progress func(done, total int64)
 }
 
+// The defaults of Options.
+const (
+	defaultSegment = 256 << 20
+	defaultMode    = 0o640
+)
+
 // ErrClosed answers an Append or a Barrier after Drain or after Run has ended.
 var ErrClosed = errors.New("archive is closed")
 
 // Archive is the log of all events: the one writer, and the readers of the same process.
-type Archive struct{ o Options }
+type Archive struct {
+	o     Options
+	shelf *shelf
+	pool  *pool
+	queue *queue
+	ob    Observer
+
+	// The rest is the appender's, before Run the opener's.
+	seg      *segmentFile // nil: the next append makes one
+	number   uint32       // of the next segment
+	date     string       // of the newest segment: the next one's is not earlier
+	items    []item
+	barriers []chan error
+	recs     []record.Record
+
+	tail  tail
+	room  room
+	warns warnings
+}
 
 // Status is what the archive tells about itself.
 type Status struct {
 	Dir          string
 	Segments     int
-	Bytes        int64  // of text, uncompressed where known
+	Bytes        int64  // of text, uncompressed
 	Events       uint64 // lines, blank ones included
-	Free         int64  // bytes left on the filesystem
+	Free         int64  // bytes left on the filesystem, as last seen
 	MinFree      int64
 	Waiting      string // why nothing is appended now; empty: it is
 	WaitingSince time.Time
-	LastSync     time.Time
-	Unsynced     int // events written and not yet durable
-	Queued       int // events handed over and not yet written
+	LastSync     time.Time // zero: not yet
+	Unsynced     int       // events written and not yet durable
+	Queued       int       // events and barriers handed over and not yet taken
+	Withdrawn    int       // how often lines were taken back after an error of the disk
 }
 
 // Open mends what a crash left behind and makes the archive ready to be read and, by Run, to be written.
-func Open(o Options) (*Archive, error) { return &Archive{o: o}, nil }
+func Open(o Options) (*Archive, error) {
+	if o.FS == nil {
+		o.FS = OS{}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = defaultSegment
+	}
+	if o.Mode == 0 {
+		o.Mode = defaultMode
+	}
+	a := &Archive{
+		o:     o,
+		shelf: &shelf{},
+		pool:  newPool(o.FS, o.Dir),
+		queue: newQueue(),
+		ob:    nobody{},
+	}
+	a.tail.init()
+	if err := a.recover(); err != nil {
+		return nil, errors.Join(err, a.pool.close())
+	}
+	a.look()
+	return a, nil
+}
 
 // RaiseFloor says what the index and the ledgers know: the next segment's number is above p's, the next ordinal is
 // not below ordinal. It is called before Run and Bound.
-func (a *Archive) RaiseFloor(p place.Place, ordinal uint64) {}
+func (a *Archive) RaiseFloor(p place.Place, ordinal uint64) {
+	if !p.IsZero() && p.Segment() >= a.number {
+		a.number = p.Segment() + 1
+	}
+	a.shelf.mu.Lock()
+	defer a.shelf.mu.Unlock()
+	a.shelf.next = max(a.shelf.next, ordinal)
+}
 
 // SetObserver sets who is told. It is called before Run.
-func (a *Archive) SetObserver(ob Observer) {}
+func (a *Archive) SetObserver(ob Observer) { a.ob = ob }
+
+// nobody is the observer of an archive without an index.
+type nobody struct{}
+
+func (nobody) Room(ctx context.Context, _ int) error { return nil }
+func (nobody) Written([]record.Record)               {}
+func (nobody) Synced(place.Place)                    {}
+func (nobody) Moved([]record.Record)                 {}
 
 // Replay hands every record from from on to fn, in batches, up to the end of what is written. The zero place means
 // all of it. Damaged lines are passed over. A batch is only valid during the call, its events stay as they are.
 func (a *Archive) Replay(ctx context.Context, from place.Place, fn func([]record.Record) error) error {
-	return nil
+	r := a.Reader(from)
+	defer r.Close()
+	batch := make([]record.Record, 0, 4*maxGroup)
+	size := 0
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		rec, ok, err := r.TryNext()
+		if err != nil {
+			return err
+		}
+		if ok {
+			batch = append(batch, rec)
+			size += len(rec.Event.Line)
+		}
+		if len(batch) == cap(batch) || size >= maxGroupBytes || !ok && len(batch) > 0 {
+			if err := fn(batch); err != nil {
+				return err
+			}
+			clear(batch)
+			batch, size = batch[:0], 0
+		}
+		if !ok {
+			return nil
+		}
+	}
 }
 
 // Bound reports of a place that the index remembers whether a line is there: below its segment's end as known at
-// start, or in a segment that this process made.
-func (a *Archive) Bound() func(p place.Place) bool { return func(place.Place) bool { return true } }
-
-// Run appends and syncs until Drain was called and everything handed over is durable, or until ctx ends: then it
-// writes what is queued if that goes without waiting, syncs once and returns.
-func (a *Archive) Run(ctx context.Context) error { return nil }
+// start, or in a segment that this process makes. It is called before Run.
+func (a *Archive) Bound() func(p place.Place) bool {
+	ends := map[uint32]int64{}
+	for _, s := range a.shelf.all() {
+		ends[s.number] = s.end
+	}
+	firstNew := a.number
+	return func(p place.Place) bool {
+		if p.Segment() >= firstNew {
+			return true
+		}
+		return p.Offset() < math.MaxInt64 && int64(p.Offset()) < ends[p.Segment()]
+	}
+}
 
 // Append hands over e, whose Line must not change any more, and waits while the queue is full. nil means that it will
 // be written, unless the process ends first.
-func (a *Archive) Append(ctx context.Context, e event.Event, o record.Origin) error { return nil }
+func (a *Archive) Append(ctx context.Context, e event.Event, o record.Origin) error {
+	return a.queue.put(ctx, item{event: e, origin: o})
+}
 
 // Barrier returns a channel that gets nil once everything appended before is durable, or an error if the archive ends
 // before that. It holds one answer, so nobody has to be listening.
-func (a *Archive) Barrier(ctx context.Context) (<-chan error, error) { return nil, nil }
-
-// Drain says that no more Append will come: Run writes and syncs what is there and returns.
-func (a *Archive) Drain() {}
-
-// End is the end of what is written and the ordinal that the next line gets.
-func (a *Archive) End() (place.Place, uint64) { return place.Place{}, 0 }
-
-// Reader returns a reader of the lines from from on, blank and damaged ones left out.
-func (a *Archive) Reader(from place.Place) *Reader { return &Reader{} }
-
-// Low reports whether the filesystem has less than min_free: nothing that writes may write.
-func (a *Archive) Low() bool { return false }
-
-// Status may be asked from any goroutine.
-func (a *Archive) Status() Status { return Status{} }
-
-// Close releases files. Run has returned before and no Reader is used after.
-func (a *Archive) Close() error { return nil }
-
-// Reader follows the archive from a place on. One goroutine uses it; many Readers share the archive's descriptors.
-type Reader struct{}
-
-// Next returns the next record, and waits at the written end for one to come. The error is ctx's, ErrClosed once the
-// reader is closed, or the filesystem's; after the latter Next may be called again.
-func (r *Reader) Next(ctx context.Context) (record.Record, error) { return record.Record{}, ErrClosed }
-
-// TryNext is Next without waiting: false at the written end.
-func (r *Reader) TryNext() (record.Record, bool, error) { return record.Record{}, false, ErrClosed }
-
-// Close ends the reader.
-func (r *Reader) Close() error { return nil }
-
-// ScanOptions of Scan.
-type ScanOptions struct {
-	FS   FS          // nil: OS
-	From place.Place // the zero place: everything
+func (a *Archive) Barrier(ctx context.Context) (<-chan error, error) {
+	answer := make(chan error, 1)
+	if err := a.queue.put(ctx, item{barrier: answer}); err != nil {
+		return nil, err
+	}
+	return answer, nil
 }
 
-// Scan gives the records of the archive in dir, in order, without a lock and beside a running writer. A line that
-// cannot be read is given as a *Damage and the scan goes on; any other error ends it.
-func Scan(ctx context.Context, dir string, o ScanOptions) iter.Seq2[record.Record, error] {
-	return func(func(record.Record, error) bool) {}
+// Drain says that no more Append will come: Run writes and syncs what is there and returns.
+func (a *Archive) Drain() { a.queue.close() }
+
+// End is the end of what is written and the ordinal that the next line gets.
+func (a *Archive) End() (place.Place, uint64) { return a.shelf.end() }
+
+// Reader returns a reader of the lines from from on, blank and damaged ones left out.
+func (a *Archive) Reader(from place.Place) *Reader {
+	r := newReader(a.shelf, a.pool, from)
+	r.wait = a.shelf.news
+	return r
+}
+
+// Low reports whether the filesystem has less than min_free: nothing that writes may write.
+func (a *Archive) Low() bool { return a.room.low.Load() }
+
+// Status may be asked from any goroutine.
+func (a *Archive) Status() Status {
+	st := Status{Dir: a.o.Dir, Queued: a.queue.len()}
+	a.shelf.mu.Lock()
+	for _, s := range a.shelf.segs {
+		st.Segments++
+		st.Bytes += s.end
+		st.Events += s.lines
+	}
+	st.Withdrawn = a.shelf.moved
+	a.shelf.mu.Unlock()
+	a.tail.mu.Lock()
+	st.Unsynced, st.LastSync = len(a.tail.recs), a.tail.lastSync
+	a.tail.mu.Unlock()
+	a.room.mu.Lock()
+	st.Free, st.MinFree, st.Waiting, st.WaitingSince = a.room.free, a.room.need, a.room.why, a.room.since
+	a.room.mu.Unlock()
+	return st
+}
+
+// Close releases files. Run has returned before and no Reader is used after.
+func (a *Archive) Close() error {
+	a.queue.close()
+	return a.pool.close()
+}
+
+// warnings remembers when each steady failure was last logged.
+type warnings struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+// warn logs a steady failure at most every 30 seconds.
+func (a *Archive) warn(what string, err error) {
+	w, now := &a.warns, a.o.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if last, ok := w.last[what]; ok && now.Sub(last) < 30*time.Second && !now.Before(last) {
+		return
+	}
+	if w.last == nil {
+		w.last = map[string]time.Time{}
+	}
+	w.last[what] = now
+	a.o.Log.Error().Err(err).Msg(what)
+}
+
+// tail is what is written and not yet durable, in the order of the log and all of one segment. The appender adds to
+// it, the syncer takes from it.
+type tail struct {
+	mu       sync.Mutex
+	seg      *segmentFile
+	recs     []record.Record
+	bytes    int64
+	end      place.Place // of recs
+	syncedTo int64       // length of seg's text that is durable
+	synced   uint64      // lines of seg that are
+	barriers []chan error
+	busy     bool        // the syncer is at it
+	stopped  bool        // the syncer leaves it alone
+	failed   error       // an fsync's; the syncer leaves it alone until the appender has mended it
+	dead     bool        // the syncer has ended by a panic: failed cannot be mended
+	mark     place.Place // everything before is durable
+	number   uint32      // of the next segment, as the mark has it
+	lastSync time.Time
+	held     place.Place // the end that the observer is to be told when there is room; zero: none
+
+	armed chan struct{} // a token: there is something in it
+	kick  chan struct{} // a token: sync now
+	news  chan struct{} // a token for the appender: the syncer has finished something
+}
+
+func (t *tail) init() {
+	t.armed, t.kick, t.news = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 }
