@@ -44,6 +44,9 @@ func decodeNIP19(text, prefix string) (value any, err error) {
 		return nil, errors.New("too long")
 	}
 	data := text[len(prefix)+1:]
+	if strings.ContainsAny(data, ", \t\n;") {
+		return nil, errors.New("one value at a time: repeat it, or make it a list")
+	}
 	for _, r := range strings.ToLower(data) {
 		if !strings.ContainsRune(bech32Alphabet, r) {
 			return nil, fmt.Errorf("%q cannot stand in it, a character is mistyped", r)

@@ -17,29 +17,29 @@ var meant = map[string][]string{
 	"allow": {"send"}, "policy": {"send"}, "disabled": {"enabled"}, "retry": {"backoff"}, "rate": {"pace"},
 }
 
-// nearest is the known key that was probably meant, or "".
-func nearest(key string, known map[string]read) string {
-	if len(key) > 64 {
+// Nearest is the known name that was probably meant, or "".
+func Nearest(name string, known []string) string {
+	if len(name) > 64 {
 		return ""
 	}
-	key = strings.ReplaceAll(strings.ToLower(key), "-", "_")
-	if _, ok := known[key]; ok {
-		return key
-	}
-	for _, name := range meant[key] {
-		if _, ok := known[name]; ok {
-			return name
+	lower := strings.ToLower(name)
+	for _, try := range []string{lower, strings.ReplaceAll(lower, "-", "_"), strings.ReplaceAll(lower, "_", "-")} {
+		if slices.Contains(known, try) {
+			return try
+		}
+		for _, m := range meant[try] {
+			if slices.Contains(known, m) {
+				return m
+			}
 		}
 	}
-	best, least := "", min(2, len(key)/2)+1
-	names := make([]string, 0, len(known))
-	for name := range known {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		if d := distance(key, name); d < least {
-			best, least = name, d
+	best, least := "", min(2, len(name)/2)+1
+	for _, k := range slices.Sorted(slices.Values(known)) {
+		if len(k) < 2 {
+			continue // a flag's letter resembles everything
+		}
+		if d := distance(lower, k); d < least {
+			best, least = k, d
 		}
 	}
 	return best

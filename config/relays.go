@@ -29,7 +29,7 @@ type entry struct {
 
 // url reads a relay's address.
 func (l *loader) url(text string, a at) (string, bool) {
-	if strings.EqualFold(text, "group") || nip19Prefix(text) == "" {
+	if nip19Prefix(text) == "" {
 		normal, err := url.Normalize(text)
 		if err == nil {
 			return normal, true
@@ -55,7 +55,7 @@ func (l *loader) url(text string, a at) (string, bool) {
 	return "", false
 }
 
-// entries reads the list of sources (keys only for them: history) or sinks (start, send).
+// relays reads the list of sources, whose entries may have a history, or of sinks, with start and send.
 func (l *loader) relays(n *yaml.Node, a at, sinks bool) (out []entry) {
 	l.list(n, a, func(n *yaml.Node, a at) {
 		e := entry{at: a}
@@ -207,7 +207,7 @@ func (l *loader) relaySettings(n *yaml.Node, a at) {
 		case key == "default":
 			l.settings(&l.c.Default, n, a, false)
 		case !strings.ContainsAny(key, ".:") && key != "localhost":
-			if near := nearest(key, map[string]read{"default": nil}); near != "" {
+			if near := Nearest(key, []string{"default"}); near != "" {
 				l.problem(a, "unknown key; did you mean %q?", near)
 				return
 			}

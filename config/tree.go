@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -119,7 +121,7 @@ func (t *tree) mapping(n *yaml.Node, a at, fields map[string]read) {
 			return
 		}
 		text := "unknown key"
-		if near := nearest(key, fields); near != "" {
+		if near := Nearest(key, slices.Collect(maps.Keys(fields))); near != "" {
 			text += fmt.Sprintf("; did you mean %q?", near)
 		}
 		t.problem(in, "%s", text)
