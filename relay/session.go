@@ -94,8 +94,7 @@ func (s *Session) leave() {
 	for _, r := range handlers {
 		r.removed.Store(true)
 		s.core.unregister(r)
-		r.mu.Lock()   // until the reader is out of it
-		r.mu.Unlock() //nolint:staticcheck // an empty critical section is the wait
+		r.await()
 	}
 }
 
