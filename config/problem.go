@@ -16,12 +16,22 @@ type Problem struct {
 	Text  string
 
 	flag     bool
+	key      bool // a private key was found
 	identity bool // a key or an id: the message puts the path first, for in a list of many the position counts
 }
 
 func (p Problem) String() string {
 	var b strings.Builder
 	switch {
+	case p.key: // it reads as a sentence: "--author holds …", "rebroadcastr.yaml:7 holds …"
+		var where []string
+		if p.File != "" {
+			where = append(where, p.File+":"+strconv.Itoa(p.Line))
+		}
+		if p.Path != "" {
+			where = append(where, p.Path)
+		}
+		b.WriteString(strings.Join(where, ": ") + " ")
 	case p.flag:
 		b.WriteString(p.Path)
 		if p.Value != "" {

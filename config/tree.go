@@ -36,9 +36,16 @@ func (t *tree) wrong(a at, value, format string, args ...any) {
 }
 
 // privateKey is the problem of a private key at a.
-func (t *tree) privateKey(a at) { t.problem(a, NoKeyNeeded) }
+func (t *tree) privateKey(a at) {
+	t.problem(a, NoKeyNeeded)
+	t.problems[len(t.problems)-1].key = true
+}
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var (
+	yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+	// yamlParser finds the errors of the library's parser. Unlike its scanner's they count lines from 0.
+	yamlParser = regexp.MustCompile(`^did not find expected (node content|key|<document start>|'-' indicator|',' or '[]}]')`)
+)
 
 // parse makes the root mapping of the text, or nil if there is none.
 func (t *tree) parse(text []byte) (root *yaml.Node) {
@@ -80,6 +87,9 @@ func (t *tree) parse(text []byte) (root *yaml.Node) {
 		if m := yamlLine.FindStringSubmatch(text); m != nil {
 			a.line, _ = strconv.Atoi(m[1]) // no line: 0
 			text = text[len(m[0]):]
+			if yamlParser.MatchString(text) {
+				a.line++
+			}
 		}
 		t.problem(a, "not YAML: %s", text)
 		return nil
@@ -151,7 +161,7 @@ func (t *tree) entries(n *yaml.Node, a at, each func(key string, value *yaml.Nod
 		}
 		in = in.key(showKey(k.Value))
 		if SecretName(k.Value) {
-			t.problem(in, "is named like a secret (its value is not shown). Nothing here needs one: remove it")
+			t.problem(in, "is named like a secret (its value is not shown). Nothing here needs a private key: remove it")
 			continue
 		}
 		if first, twice := lines[k.Value]; twice {
