@@ -48,7 +48,7 @@ func (a *Archive) refuseRest() (lost int) {
 		barriers = append(barriers, a.barriers...)
 	}
 	for _, b := range barriers {
-		b <- ErrClosed
+		tell(b, ErrClosed)
 	}
 	return lost
 }

@@ -70,7 +70,7 @@ type Archive struct {
 	number   uint32       // of the next segment
 	date     string       // of the newest segment: the next one's is not earlier
 	items    []item
-	barriers []chan error
+	barriers []chan<- error
 	recs     []record.Record
 
 	tail  tail
@@ -199,14 +199,10 @@ func (a *Archive) Append(ctx context.Context, e event.Event, o record.Origin) er
 	return a.queue.put(ctx, item{event: e, origin: o})
 }
 
-// Barrier returns a channel that gets nil once everything appended before is durable, or an error if the archive ends
-// before that. It holds one answer, so nobody has to be listening.
-func (a *Archive) Barrier(ctx context.Context) (<-chan error, error) {
-	answer := make(chan error, 1)
-	if err := a.queue.put(ctx, item{barrier: answer}); err != nil {
-		return nil, err
-	}
-	return answer, nil
+// Barrier puts a token behind everything appended before. answer gets nil once all of that is durable, or an error if
+// the archive ends before; it must have room for one, so nobody has to be listening.
+func (a *Archive) Barrier(ctx context.Context, answer chan<- error) error {
+	return a.queue.put(ctx, item{barrier: answer})
 }
 
 // Drain says that no more Append will come: Run writes and syncs what is there and returns.
@@ -282,7 +278,7 @@ type tail struct {
 	end      place.Place // of recs
 	syncedTo int64       // length of seg's text that is durable
 	synced   uint64      // lines of seg that are
-	barriers []chan error
+	barriers []chan<- error
 	busy     bool        // the syncer is at it
 	stopped  bool        // the syncer leaves it alone
 	failed   error       // an fsync's; the syncer leaves it alone until the appender has mended it

@@ -123,14 +123,17 @@ func Lock(dir, command string) (*LockFile, error) {
 		if h, err := readHolder(f); err == nil {
 			inUse.Holder, inUse.Age = h, time.Since(h.Since)
 		}
-		return nil, errors.Join(inUse, f.Close())
+		_ = f.Close() // nothing was written
+		return nil, inUse
 	}
 	if err != nil {
-		return nil, errors.Join(unusable(dir, os.Geteuid(), &fs.PathError{Op: "flock", Path: f.Name(), Err: err}), f.Close())
+		_ = f.Close()
+		return nil, unusable(dir, os.Geteuid(), &fs.PathError{Op: "flock", Path: f.Name(), Err: err})
 	}
 	l := &LockFile{f: f, holder: Holder{PID: os.Getpid(), Command: command, Since: time.Now().UTC().Truncate(time.Second)}}
 	if err := l.write(); err != nil {
-		return nil, errors.Join(unusable(dir, os.Geteuid(), err), f.Close())
+		_ = f.Close()
+		return nil, unusable(dir, os.Geteuid(), err)
 	}
 	return l, nil
 }

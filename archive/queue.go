@@ -18,7 +18,7 @@ const (
 type item struct {
 	event   event.Event
 	origin  record.Origin
-	barrier chan error // nil: an event
+	barrier chan<- error // nil: an event
 }
 
 // queue is the appender's one FIFO, bounded by count and bytes. A larger event than the bound passes alone.
@@ -78,7 +78,7 @@ func (q *queue) roomLocked() bool {
 
 // take appends to barriers those that stand before any event, and to events a group: those up to the next barrier,
 // at most maxGroup and, but for the first, at most maxGroupBytes. left is false when the queue is closed and empty.
-func (q *queue) take(events []item, barriers []chan error) (_ []item, _ []chan error, left bool) {
+func (q *queue) take(events []item, barriers []chan<- error) (_ []item, _ []chan<- error, left bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	size := 0

@@ -102,7 +102,6 @@ func (r *Reader) TryNext() (record.Record, bool, error) {
 				Ordinal: l.ordinal,
 				Origin:  l.origin,
 			}
-			rec.Event.Line = make([]byte, 0, len(text))
 			if err := event.Parse(text, &rec.Event); err != nil {
 				r.report(l.segment, int64(l.place.Offset()), int64(len(text)), err)
 				continue

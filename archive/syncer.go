@@ -115,7 +115,7 @@ func (a *Archive) syncOnce() (more bool) {
 
 // settle tells the observer, then those who wait, that everything before end is durable. In this order: who hears it
 // may ask the index.
-func (a *Archive) settle(end place.Place, barriers []chan error) {
+func (a *Archive) settle(end place.Place, barriers []chan<- error) {
 	t := &a.tail
 	t.mu.Lock()
 	held := a.Low()
@@ -129,7 +129,7 @@ func (a *Archive) settle(end place.Place, barriers []chan error) {
 		a.ob.Synced(end)
 	}
 	for _, b := range barriers {
-		b <- nil // holds one
+		tell(b, nil)
 	}
 }
 
@@ -156,7 +156,7 @@ func (a *Archive) addTail(recs []record.Record) {
 func tailCost(r *record.Record) int64 { return int64(len(r.Event.Line)) + recordBytes }
 
 // awaitBarriers has barriers answered once all that is written is durable: at once if it is.
-func (a *Archive) awaitBarriers(barriers []chan error) {
+func (a *Archive) awaitBarriers(barriers []chan<- error) {
 	if len(barriers) == 0 {
 		return
 	}
@@ -172,7 +172,7 @@ func (a *Archive) awaitBarriers(barriers []chan error) {
 		return
 	}
 	for _, b := range barriers {
-		b <- nil // holds one
+		tell(b, nil)
 	}
 }
 
@@ -243,4 +243,12 @@ func (a *Archive) durable(end place.Place, lines uint64) {
 	t.barriers = nil
 	t.mu.Unlock()
 	a.settle(end, barriers)
+}
+
+// tell answers a barrier. The channel has room for the answer; should it not, nobody waits for that.
+func tell(b chan<- error, err error) {
+	select {
+	case b <- err:
+	default:
+	}
 }
