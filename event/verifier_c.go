@@ -33,7 +33,7 @@ import (
 	_ "github.com/nbd-wtf/go-nostr" // brings libsecp256k1
 )
 
-const verifierName = "libsecp256k1"
+const verifierName = FastVerifier
 
 func verifySchnorr(key *PubKey, sig *[64]byte, message *[32]byte) bool {
 	return C.verify_schnorr((*C.uchar)(unsafe.Pointer(&key[0])), (*C.uchar)(unsafe.Pointer(&sig[0])),

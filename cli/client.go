@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"rebroadcastr/archive"
+	"rebroadcastr/report"
+	"rebroadcastr/web"
+)
+
+// errNoDaemon says that nobody writes to the archive now.
+var errNoDaemon = errors.New("no daemon runs on this archive")
+
+// daemonClient speaks with the running writer through its control socket.
+type daemonClient struct{ http *http.Client }
+
+// findDaemon looks at who holds the archive in dir. The error is errNoDaemon when nobody does: LOCK stays behind, its
+// control socket then refuses or is gone.
+func findDaemon(dir string) (*daemonClient, error) {
+	holder, err := archive.ReadLock(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, errNoDaemon
+	case err != nil:
+		return nil, fmt.Errorf("look for the daemon of %s: %w", dir, err)
+	}
+	i := slices.IndexFunc(holder.Addresses, filepath.IsAbs)
+	if i < 0 {
+		return nil, errNoDaemon
+	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", holder.Addresses[i])
+	}
+	// Asked first: an import must know before it streams.
+	conn, err := dial(context.Background(), "", "")
+	if err != nil {
+		return nil, dialError(err)
+	}
+	return &daemonClient{&http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}, conn.Close()
+}
+
+func dialError(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("ask the daemon: its control socket is for its own user: use sudo: %w", err)
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+		return errNoDaemon
+	}
+	return fmt.Errorf("ask the daemon: %w", err)
+}
+
+// statusTimeout is generous: status takes a few locks and reads nothing.
+const statusTimeout = 10 * time.Second
+
+func (d *daemonClient) status(ctx context.Context) (s report.Status, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	body, err := d.do(ctx, http.MethodGet, "/api/status", nil)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, body.Close()) }()
+	if err := json.NewDecoder(body).Decode(&s); err != nil {
+		return s, fmt.Errorf("read the daemon's status: %w", err)
+	}
+	return s, nil
+}
+
+// importLines streams lines to the daemon and its refusals to rejects.
+func (d *daemonClient) importLines(ctx context.Context, lines io.Reader, noDeliver bool, rejects io.Writer) (done report.Source, err error) {
+	path := "/control/import"
+	if noDeliver {
+		path += "?no-deliver"
+	}
+	body, err := d.do(ctx, http.MethodPost, path, lines)
+	if err != nil {
+		return done, err
+	}
+	defer func() { err = errors.Join(err, body.Close()) }()
+	dec := json.NewDecoder(bufio.NewReader(body))
+	for {
+		var l web.ImportLine
+		if err := dec.Decode(&l); err != nil {
+			return done, fmt.Errorf("read the daemon's answer: %w", err)
+		}
+		switch {
+		case l.Error != "":
+			return done, errors.New(l.Error)
+		case l.Done != nil:
+			return *l.Done, nil
+		case rejects != nil:
+			if _, err := rejects.Write(append(l.Reject, '\n')); err != nil {
+				return done, fmt.Errorf("write the rejects: %w", err)
+			}
+		}
+	}
+}
+
+func (d *daemonClient) do(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://rebroadcastr"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := d.http.Do(req)
+	switch {
+	case err != nil:
+		return nil, dialError(err)
+	case resp.StatusCode != http.StatusOK:
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10)) // part of an error already
+		return nil, errors.Join(fmt.Errorf("ask the daemon: %s: %s", resp.Status, text), resp.Body.Close())
+	}
+	return resp.Body, nil
+}

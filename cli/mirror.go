@@ -1,0 +1,157 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"rebroadcastr/archive"
+	"rebroadcastr/config"
+	"rebroadcastr/event"
+	"rebroadcastr/pipeline"
+	"rebroadcastr/report"
+)
+
+// writing runs one writing command: it takes the archive's lock, shows itself, opens everything, mirrors until done or
+// stopped, and closes in the reverse order. It returns what was done.
+func (p *program) writing(cfg *config.Config, command string, o pipeline.Options, progress bool) (summary report.Status, err error) {
+	log := newLog(p.stderr, cfg.Log)
+	for _, note := range cfg.Notes {
+		log.Info().Msg(note)
+	}
+	log.Info().Str("version", p.version).Str("verifier", event.VerifierName()).Str("archive", cfg.Archive.Dir).Msg(command + ": " + describe(cfg))
+	if event.VerifierName() != event.FastVerifier {
+		log.Warn().Msg("this build checks signatures in pure Go, several times slower than with a C compiler: build it with `make`")
+	}
+	lock, err := archive.Lock(cfg.Archive.Dir, command)
+	if err != nil {
+		return summary, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+
+	ctx, hurry, stopSignals := signals(p.ctx)
+	defer stopSignals()
+	h := newHost(cfg, log, p.version)
+	stopWeb, err := h.serve(context.WithoutCancel(ctx), lock)
+	if err != nil {
+		return summary, err
+	}
+	defer func() { err = errors.Join(err, stopWeb()) }()
+	beat, stopBeat := context.WithCancel(context.WithoutCancel(ctx))
+	watchdog := spawn("watchdog", func() error { return h.watchdog(beat) })
+	defer func() { stopBeat(); err = errors.Join(err, watchdog.wait()) }()
+
+	m, store, err := h.open(ctx, o, command == "run")
+	if err != nil {
+		if ctx.Err() != nil { // stopped while waiting for room
+			return h.Status(), nil
+		}
+		return summary, err
+	}
+	h.notify(daemon.SdNotifyReady + "\nSTATUS=mirroring")
+	shown := spawn("progress", func() error { return nil })
+	stopShow := func() {}
+	if progress {
+		var show context.Context
+		show, stopShow = context.WithCancel(context.WithoutCancel(ctx))
+		shown = spawn("progress", func() error { return showProgress(show, p.stderr, m) })
+	}
+	stopping := context.AfterFunc(ctx, func() {
+		h.notify(daemon.SdNotifyStopping)
+		log.Info().Stringer("grace", cfg.Grace).Msg("stopping; a second signal cuts it short")
+	})
+	err = m.Run(ctx, hurry)
+	stopping()
+	stopShow()
+	err = errors.Join(err, shown.wait())
+	summary = m.Status()
+	summary.Interrupt = o.Once && ctx.Err() != nil
+	return summary, errors.Join(err, store.Close())
+}
+
+// describe is the first line of a run: what is asked of whom, and where it goes.
+func describe(cfg *config.Config) string {
+	s := fmt.Sprintf("asking %s for %s", plural(len(cfg.Sources), "relay"), cfg.Asked)
+	if len(cfg.Sources) == 0 {
+		s = cfg.Asked
+	}
+	s += " → " + cfg.Archive.Dir
+	switch len(cfg.Sinks) {
+	case 0:
+	case 1:
+		s += " → " + cfg.Sinks[0].URL
+	default:
+		s += " → " + plural(len(cfg.Sinks), "relay")
+	}
+	return s
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// conclude prints the summary of a one-shot command and turns it into its exit code.
+func (p *program) conclude(s report.Status, asJSON bool) error {
+	var err error
+	if asJSON {
+		err = writeJSON(p.stdout, s)
+	} else {
+		err = s.WriteSummary(p.stdout)
+	}
+	if err != nil {
+		return fmt.Errorf("write the summary: %w", err)
+	}
+	if s.Interrupt {
+		return &exitError{code: exitInterrupted}
+	}
+	if sources, sinks := s.Incomplete(); len(sources)+len(sinks) > 0 {
+		return &exitError{code: exitIncomplete}
+	}
+	return nil
+}
+
+// statusSource is what showProgress watches.
+type statusSource interface{ Status() report.Status }
+
+// The times between two lines of progress: on a terminal one line that is redrawn, else a line a minute.
+const (
+	redrawEvery = 250 * time.Millisecond
+	printEvery  = time.Minute
+)
+
+func showProgress(ctx context.Context, w io.Writer, m statusSource) error {
+	terminal := isTerminal(w)
+	every := printEvery
+	if terminal {
+		every = redrawEvery
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			if terminal {
+				_, err := io.WriteString(w, "\r\x1b[K")
+				return err
+			}
+			return nil
+		case <-tick.C:
+			line := m.Status().ProgressLine()
+			if terminal {
+				line = "\r\x1b[K" + line
+			} else {
+				line += "\n"
+			}
+			if _, err := io.WriteString(w, line); err != nil {
+				return err
+			}
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"rebroadcastr/pipeline"
+)
+
+func (p *program) runCommand() *cli.Command {
+	return &cli.Command{
+		Name:   "run",
+		Usage:  "mirror until stopped: catch up, then live",
+		Flags:  flags(commonFlags(), selectionFlags(), relayFlags(), runFlags()),
+		Action: p.runMirror,
+	}
+}
+
+func (p *program) runMirror(c *cli.Context) error {
+	cfg, err := p.load(c)
+	if err != nil {
+		return err
+	}
+	_, err = p.writing(cfg, "run", pipeline.Options{}, false)
+	return err
+}
+
+func (p *program) backfillCommand() *cli.Command {
+	return &cli.Command{
+		Name:   "backfill",
+		Usage:  "once: sources → archive → sinks",
+		Flags:  flags(commonFlags(), selectionFlags(), relayFlags(), backfillFlags()),
+		Action: p.backfill,
+	}
+}
+
+func (p *program) backfill(c *cli.Context) error {
+	cfg, err := p.load(c)
+	if err != nil {
+		return err
+	}
+	o := pipeline.Options{
+		Once: true, Again: c.Bool("again"), Limit: c.Int("limit"), NoDeliver: c.Bool("no-deliver"), GiveUp: giveUp(c),
+	}
+	if o.NoDeliver {
+		cfg.Sinks = nil
+	}
+	s, err := p.writing(cfg, "backfill", o, !c.Bool("no-progress"))
+	if err != nil {
+		return err
+	}
+	return p.conclude(s, c.Bool("json"))
+}
+
+// defaultGiveUp is how long a one-shot command tries a sink that makes no progress.
+const defaultGiveUp = 5 * time.Minute

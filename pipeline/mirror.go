@@ -1,0 +1,358 @@
+package pipeline
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"rebroadcastr/config"
+	"rebroadcastr/report"
+)
+
+// Options of a Mirror.
+type Options struct {
+	Config  *config.Config
+	Store   *Store
+	Version string
+	Now     func() time.Time // nil: time.Now
+	Log     zerolog.Logger
+
+	Once      bool          // end by itself: sources are asked for their history, sinks get all of it
+	Again     bool          // Once: ask for proven windows too
+	Limit     int           // Once: events of history a source is asked for; 0: all
+	NoDeliver bool          // what comes is archived and kept from every sink
+	GiveUp    time.Duration // Once: how long a sink is tried without progress
+	// Feed brings events in before the sources are waited for (import). Once only; may be nil.
+	Feed func(ctx context.Context, m *Mirror) error
+}
+
+// Mirror is the stages wired together: links with their sources and sinks, shards, the archive and the index.
+type Mirror struct {
+	o      Options
+	log    zerolog.Logger
+	intake *intake
+	since  time.Time
+	begun  uint64 // the archive's next ordinal at start
+
+	bigFrames chan struct{}
+	failed    chan error // the first error of a stage
+
+	importing sync.WaitGroup // imports under way
+
+	mu       sync.Mutex
+	links    map[string]*link // by URL
+	imports  map[*importing]bool
+	imported []*importing // ended ones; Once only
+	closed   bool         // no more imports
+	state    string
+	running  context.Context // the links' parent while Run runs
+}
+
+// bigFrames messages of more than 64 KiB are read at once, over all links.
+const bigFrames = 4
+
+// New wires a Mirror; it starts nothing and dials nobody.
+func New(o Options) *Mirror {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	b := newBudget()
+	in := &intake{index: o.Store.Index, budget: b, now: o.Now, closed: make(chan struct{})}
+	for range o.Store.Index.Shards() {
+		in.shards = append(in.shards, newShard(o.Store.Index, o.Store.Archive, b))
+	}
+	_, begun := o.Store.Archive.End()
+	return &Mirror{
+		o: o, log: o.Log, intake: in, since: o.Now(), begun: begun, state: report.Starting,
+		bigFrames: make(chan struct{}, bigFrames), failed: make(chan error, 1),
+		links: make(map[string]*link), imports: make(map[*importing]bool),
+	}
+}
+
+// Run mirrors until ctx ends, a stage fails or, with Once, everything is done; then it stops in the order of the
+// flow. hurry cuts that stop short and loses nothing: what is not answered is sent again by the next run. The error
+// is nil for a stop that was asked for.
+func (m *Mirror) Run(ctx, hurry context.Context) error {
+	// The stages outlive ctx: they end in order, each by its own stage's cancel.
+	base := context.WithoutCancel(ctx)
+	index := start(base, "index", m.failed, m.o.Store.Index.Run)
+	log := start(base, "archive", m.failed, m.o.Store.Archive.Run)
+	shards := make([]*stage, len(m.intake.shards))
+	for i, s := range m.intake.shards {
+		shards[i] = start(base, fmt.Sprintf("shard %d", i), m.failed, s.run)
+	}
+	links, stopLinks := context.WithCancel(base)
+	defer stopLinks()
+	m.mu.Lock()
+	m.running = links
+	m.state = report.Running
+	m.mu.Unlock()
+	err := m.Apply(m.o.Config)
+
+	if err == nil {
+		err = m.wait(ctx)
+	}
+	m.setState(report.Stopping)
+	m.log.Debug().Err(err).Msg("stopping")
+
+	grace, cancel := context.WithTimeout(hurry, m.o.Config.Grace)
+	defer cancel()
+	errs := []error{err}
+	m.closeDoors()
+	if err := m.intake.stop(grace); err == nil {
+		for _, s := range shards {
+			errs = append(errs, s.wait(grace))
+		}
+	}
+	for _, s := range shards { // those that had no time: what they hold was promised to nobody
+		s.cancel()
+		errs = append(errs, s.wait(grace))
+	}
+	m.o.Store.Archive.Drain()
+	errs = append(errs, log.wait(grace))
+	m.stopSinks(grace)
+	stopLinks()
+	errs = append(errs, m.waitLinks(), m.flush(base))
+	// The index has been told of everything by now; it writes its last batches, or cannot and is brought up to the
+	// log at the next start.
+	index.cancel()
+	<-index.done
+	errs = append(errs, index.err)
+	m.setState(report.Stopped)
+	return firstOf(errs)
+}
+
+// wait blocks until it is time to stop.
+func (m *Mirror) wait(ctx context.Context) error {
+	var done chan struct{} // nil, and so never ready, for a daemon
+	if m.o.Once {
+		once := start(ctx, "one-shot", m.failed, m.untilDone)
+		defer once.wait(stopped())
+		done = once.done
+	}
+	select {
+	case <-done:
+		return nil
+	case err := <-m.failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// untilDone returns once every source has ended, all that came is durable, and every sink has a verdict or a parked
+// row for all of it or was given up.
+func (m *Mirror) untilDone(ctx context.Context) error {
+	if m.o.Feed != nil {
+		if err := m.o.Feed(ctx, m); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	links := m.sorted()
+	for _, l := range links {
+		if err := l.sourceEnded(ctx); err != nil {
+			return nil
+		}
+	}
+	answer, err := m.intake.Barrier(ctx)
+	if err != nil {
+		return err
+	}
+	select {
+	case err := <-answer:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return nil
+	}
+	_, end := m.o.Store.Archive.End()
+	for _, l := range links {
+		l.settled(ctx, end)
+	}
+	return nil
+}
+
+// Apply makes the links what cfg says: new ones are started, those that left are closed, filters of those that stay are
+// swapped without touching their connections.
+func (m *Mirror) Apply(cfg *config.Config) error {
+	want := m.plan(cfg)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for url, l := range m.links {
+		if _, stays := want[url]; !stays {
+			delete(m.links, url)
+			l.close()
+		}
+	}
+	for _, url := range slices.Sorted(maps.Keys(want)) {
+		l := m.links[url]
+		if l == nil {
+			l = newLink(m, url, cfg.Relay(url), want[url])
+			m.links[url] = l
+		}
+		if err := l.apply(cfg, want[url]); err != nil {
+			return err
+		}
+		l.start(m.running)
+	}
+	m.o.Config = cfg
+	return nil
+}
+
+// roles is what one URL is in the config.
+type roles struct {
+	source *config.Source
+	sink   *config.Sink
+}
+
+func (m *Mirror) plan(cfg *config.Config) map[string]roles {
+	want := make(map[string]roles)
+	for i := range cfg.Sources {
+		if s := &cfg.Sources[i]; s.Enabled {
+			r := want[s.URL]
+			r.source = s
+			want[s.URL] = r
+		}
+	}
+	for i := range cfg.Sinks {
+		if s := &cfg.Sinks[i]; s.Enabled {
+			r := want[s.URL]
+			r.sink = s
+			want[s.URL] = r
+		}
+	}
+	return want
+}
+
+func (m *Mirror) sorted() []*link {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.links), func(a, b *link) int { return cmp.Compare(a.url, b.url) })
+}
+
+func (m *Mirror) setState(s string) {
+	m.mu.Lock()
+	m.state = s
+	m.mu.Unlock()
+}
+
+// closeDoors ends every source role and import, all at once; their sockets stay while a sink lives on them.
+func (m *Mirror) closeDoors() {
+	m.mu.Lock()
+	m.closed = true
+	for i := range m.imports {
+		i.cancel()
+	}
+	m.mu.Unlock()
+	m.importing.Wait()
+	m.each(func(l *link) { l.closeSource() })
+}
+
+func (m *Mirror) addImport(i *importing) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
+	m.imports[i] = true
+	m.importing.Add(1)
+	return true
+}
+
+func (m *Mirror) removeImport(i *importing) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.imports, i)
+	m.importing.Done()
+	// The summary of a one-shot import shows it after its end too.
+	if m.o.Once {
+		m.imported = append(m.imported, i)
+	}
+}
+
+func (m *Mirror) config() *config.Config {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.o.Config
+}
+
+// stopSinks lets every sink hear the answers to what it has sent.
+func (m *Mirror) stopSinks(ctx context.Context) {
+	m.each(func(l *link) { l.drainSink(ctx) })
+}
+
+func (m *Mirror) waitLinks() error {
+	var errs []error
+	for _, l := range m.sorted() {
+		errs = append(errs, l.wait())
+	}
+	return firstOf(errs)
+}
+
+// flushTime bounds the last commit of a ledger on a disk that refuses it: what is lost is sent again.
+const flushTime = 2 * time.Second
+
+func (m *Mirror) flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	var errs []error
+	for _, l := range m.sorted() {
+		if l.sink != nil {
+			errs = append(errs, l.sink.Flush(ctx))
+		}
+	}
+	return firstOf(errs)
+}
+
+// each runs f for every link at the same time and waits for all.
+func (m *Mirror) each(f func(*link)) {
+	var all []*stage
+	for _, l := range m.sorted() {
+		all = append(all, start(context.Background(), l.url, m.failed, func(context.Context) error {
+			f(l)
+			return nil
+		}))
+	}
+	for _, s := range all {
+		<-s.done
+	}
+}
+
+// firstOf is the first error that is not a mere stop.
+func firstOf(errs []error) error {
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Status tells how everything stands. Safe from any goroutine.
+func (m *Mirror) Status() report.Status {
+	m.mu.Lock()
+	s := report.Status{State: m.state, Version: m.o.Version, PID: os.Getpid(), Since: m.since, Now: m.o.Now(), Asked: m.o.Config.Asked}
+	for _, i := range slices.AppendSeq(slices.Clone(m.imported), maps.Keys(m.imports)) {
+		s.Sources = append(s.Sources, i.report())
+	}
+	m.mu.Unlock()
+	a := m.o.Store.Archive.Status()
+	_, end := m.o.Store.Archive.End()
+	s.Archive = report.Archive{Dir: a.Dir, Lines: end, Added: end - m.begun, Bytes: a.Bytes, Segments: a.Segments, Free: a.Free, Waiting: a.Waiting}
+	if a.Waiting != "" {
+		s.Problems = append(s.Problems, "archive: "+a.Waiting)
+	}
+	for _, l := range m.sorted() {
+		l.report(&s)
+	}
+	return s
+}

@@ -1,0 +1,276 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/dustin/go-humanize"
+)
+
+// WriteSummary prints what a one-shot command has done: a row per source and sink, and the archive.
+func (s Status) WriteSummary(w io.Writer) error {
+	var b strings.Builder
+	s.writeSources(&b)
+	if len(s.Sinks) > 0 {
+		t := table{header: []string{"sink", "delivered", "had it", "refused", "kept back", "pending", "= archived for it"}, left: map[int]bool{0: true}}
+		for _, k := range s.Sinks {
+			r := k
+			if k.Run != nil {
+				r = *k.Run
+			}
+			pending := r.Pending + r.Parked
+			t.add(k.URL, num(r.Delivered-r.Duplicate), num(r.Duplicate+r.Superseded), num(r.Rejected), num(r.Skipped), num(pending),
+				num(r.Delivered+r.Superseded+r.Rejected+r.Skipped+pending))
+			parked := ""
+			if r.Parked > 0 {
+				parked = fmt.Sprintf("pending: %s parked until later", num(r.Parked))
+			}
+			t.note(reasons("refused", r.RejectedBy), reasons("kept back", r.SkippedBy), parked, k.Note)
+		}
+		t.write(&b)
+	}
+	fmt.Fprintf(&b, "archive %s: %s events (+%s), %s, %s\n", s.Archive.Dir, num(int64(s.Archive.Lines)), num(int64(s.Archive.Added)),
+		humanize.IBytes(uint64(max(s.Archive.Bytes, 0))), Span(s.Now.Sub(s.Since)))
+	for _, p := range s.Problems {
+		fmt.Fprintln(&b, p)
+	}
+	sources, sinks := s.Incomplete()
+	if len(sources)+len(sinks) > 0 {
+		var what []string
+		if len(sources) > 0 {
+			what = append(what, fmt.Sprintf("%d of %d sources", len(sources), len(s.Sources)))
+		}
+		if len(sinks) > 0 {
+			what = append(what, fmt.Sprintf("%d of %d sinks", len(sinks), len(s.Sinks)))
+		}
+		fmt.Fprintf(&b, "incomplete: %s. The same command asks only for what is missing.\n", strings.Join(what, ", "))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (s Status) writeSources(b *strings.Builder) {
+	if len(s.Sources) == 0 {
+		return
+	}
+	t := table{header: []string{"source", "received", "new", "copies", "invalid", "unasked", "complete"}, left: map[int]bool{0: true, 6: true}}
+	for _, src := range s.Sources {
+		t.add(src.URL, num(src.Received), num(src.New), num(src.Copies), num(src.Invalid), num(src.Unasked), src.completeText())
+		t.note(reasons("invalid", src.InvalidBy), reasons("unasked", src.UnaskedBy), reasons("not understood", src.BadFrames))
+	}
+	t.write(b)
+}
+
+// WriteImport prints what a daemon took from an import.
+func WriteImport(w io.Writer, dir string, done Source) error {
+	s := Status{Sources: []Source{done}}
+	var b strings.Builder
+	s.writeSources(&b)
+	fmt.Fprintf(&b, "archive %s: +%s events, through the running daemon\n", dir, num(done.New))
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// WriteStatus prints how a daemon stands.
+func (s Status) WriteStatus(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s, pid %d · %s %s events, %s, %s free", s.State, Span(s.Now.Sub(s.Since)), s.PID, s.Archive.Dir,
+		num(int64(s.Archive.Lines)), humanize.IBytes(uint64(max(s.Archive.Bytes, 0))), humanize.IBytes(uint64(max(s.Archive.Free, 0))))
+	if s.Asked != "" {
+		fmt.Fprintf(&b, " · %s", s.Asked)
+	}
+	b.WriteByte('\n')
+	t := table{header: []string{"source", "state", "for", "new", "copies", "invalid", "unasked", "proven back to", "last event", "note"}, left: map[int]bool{0: true, 1: true, 9: true}}
+	for _, src := range s.Sources {
+		t.add(src.URL, state(src.State, src.Tries), age(s.Now, src.Since), num(src.New), num(src.Copies), num(src.Invalid), num(src.Unasked),
+			day(src.ProvenBack), ago(s.Now, src.LastEvent), withNext(s.Now, src.Note, src.Next))
+	}
+	t.write(&b)
+	t = table{header: []string{"sink", "state", "for", "behind", "delivered", "refused", "kept back", "parked", "pace", "note"}, left: map[int]bool{0: true, 1: true, 9: true}}
+	for _, k := range s.Sinks {
+		t.add(k.URL, state(k.State, k.Tries), age(s.Now, k.Since), num(k.Pending), num(k.Delivered+k.Superseded), num(k.Rejected), num(k.Skipped), num(k.Parked),
+			cmp.Or(k.Pace, "-"), withNext(s.Now, k.Note, k.Next))
+	}
+	t.write(&b)
+	for _, p := range s.Problems {
+		fmt.Fprintf(&b, "  %s\n", p)
+	}
+	switch n := len(s.Problems); n {
+	case 0:
+		b.WriteString("no problems\n")
+	case 1:
+		b.WriteString("1 problem\n")
+	default:
+		fmt.Fprintf(&b, "%d problems\n", n)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// ProgressLine is one line for who watches a run.
+func (s Status) ProgressLine() string {
+	var received, fresh, copies, refused, pending int64
+	done := 0
+	for _, src := range s.Sources {
+		received += src.Received
+		fresh += src.New
+		copies += src.Copies
+		refused += src.Invalid + src.Unasked
+		if src.State == Ended || src.Complete == Yes {
+			done++
+		}
+	}
+	for _, k := range s.Sinks {
+		pending += k.Pending
+	}
+	line := fmt.Sprintf("%d of %d sources done · received %s: %s new, %s copies, %s refused", done, len(s.Sources), num(received), num(fresh), num(copies), num(refused))
+	if len(s.Sinks) > 0 {
+		line += fmt.Sprintf(" · %s to deliver", num(pending))
+	}
+	if s.Archive.Waiting != "" {
+		line += " · waiting: " + s.Archive.Waiting
+	}
+	return line
+}
+
+func (s Source) completeText() string {
+	switch s.Complete {
+	case Yes:
+		if s.ProvenBack.Unix() > 0 {
+			return "yes, to " + day(s.ProvenBack)
+		}
+		return "yes"
+	case No:
+		return "NO: " + cmp.Or(s.CompleteNote, "unknown reason")
+	case Unclear:
+		if s.CompleteNote != "" {
+			return "unknown: " + s.CompleteNote
+		}
+		return "unknown"
+	}
+	return "-"
+}
+
+// Span prints a duration as a person would: two units at most.
+func Span(d time.Duration) string {
+	d = d.Round(time.Second)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%d d", int(d.Hours())/24)
+}
+
+func age(now, then time.Time) string {
+	if then.IsZero() {
+		return "-"
+	}
+	return Span(now.Sub(then))
+}
+
+func ago(now, then time.Time) string {
+	if then.IsZero() {
+		return "-"
+	}
+	return Span(now.Sub(then)) + " ago"
+}
+
+func day(t time.Time) string {
+	if t.Unix() <= 0 {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02")
+}
+
+func state(s string, tries int) string {
+	if s == "waiting" && tries > 0 {
+		return fmt.Sprintf("retry %d", tries)
+	}
+	return s
+}
+
+func withNext(now time.Time, note string, next time.Time) string {
+	if next.After(now) {
+		return strings.TrimPrefix(note+"; next try in "+Span(next.Sub(now)), "; ")
+	}
+	return note
+}
+
+func num(n int64) string { return humanize.Comma(n) }
+
+// reasons prints "label: 2 id, 1 signature", the most frequent first, or nothing.
+func reasons(label string, by map[string]int64) string {
+	keys := slices.SortedFunc(maps.Keys(by), func(a, b string) int {
+		return cmp.Or(cmp.Compare(by[b], by[a]), cmp.Compare(a, b))
+	})
+	var parts []string
+	for _, k := range keys {
+		if by[k] != 0 {
+			parts = append(parts, num(by[k])+" "+k)
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return label + ": " + strings.Join(parts, ", ")
+}
+
+// table aligns columns: numbers to the right, those in left to the left. A note is a line of its own below its row.
+type table struct {
+	header []string
+	left   map[int]bool
+	rows   [][]string
+	notes  map[int]string
+}
+
+func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+
+func (t *table) note(parts ...string) {
+	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" })
+	if len(parts) == 0 {
+		return
+	}
+	if t.notes == nil {
+		t.notes = make(map[int]string)
+	}
+	t.notes[len(t.rows)-1] = "  " + strings.Join(parts, "     ")
+}
+
+func (t *table) write(b *strings.Builder) {
+	width := make([]int, len(t.header))
+	for _, row := range append([][]string{t.header}, t.rows...) {
+		for i, c := range row {
+			width[i] = max(width[i], utf8.RuneCountInString(c))
+		}
+	}
+	for n, row := range append([][]string{t.header}, t.rows...) {
+		var line strings.Builder
+		for i, c := range row {
+			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(c))
+			if i > 0 {
+				line.WriteString("  ")
+			}
+			if t.left[i] {
+				line.WriteString(c + pad)
+			} else {
+				line.WriteString(pad + c)
+			}
+		}
+		b.WriteString(strings.TrimRight(line.String(), " "))
+		b.WriteByte('\n')
+		if note := t.notes[n-1]; n > 0 && note != "" {
+			b.WriteString(note)
+			b.WriteByte('\n')
+		}
+	}
+}
