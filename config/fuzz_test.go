@@ -21,8 +21,14 @@ func FuzzLoad(f *testing.F) {
 		in.File = file
 		c, err := load(in, text)
 		if err != nil {
-			if HoldsPrivateKey(err.Error()) || strings.Contains(strings.ToLower(err.Error()), nsec[10:26]) {
+			said := strings.ToLower(err.Error())
+			if HoldsPrivateKey(said) {
 				t.Fatal("the message holds a private key")
+			}
+			// A part of one, which nobody could know for what it is if it stood alone.
+			part := nsec[10:26]
+			if strings.Contains(said, part) && !strings.Contains(strings.ToLower(Redact(string(text))), part) {
+				t.Fatal("the message holds a part of a private key")
 			}
 			return
 		}

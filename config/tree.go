@@ -91,6 +91,9 @@ func (t *tree) parse(text []byte) (root *yaml.Node) {
 				a.line++
 			}
 		}
+		if strings.HasPrefix(text, "unknown anchor") {
+			text = "an unknown anchor" // the library's message repeats it
+		}
 		t.problem(a, "not YAML: %s", text)
 		return nil
 	}
