@@ -85,7 +85,8 @@ func (d *daemonClient) importLines(ctx context.Context, lines io.Reader, noDeliv
 	if noDeliver {
 		path += "?no-deliver"
 	}
-	body, err := d.do(ctx, http.MethodPost, path, lines)
+	// The transport closes what it can close; the file is its opener's.
+	body, err := d.do(ctx, http.MethodPost, path, io.NopCloser(lines))
 	if err != nil {
 		return done, err
 	}

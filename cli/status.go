@@ -5,16 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"rebroadcastr/relay/url"
+	"rebroadcastr/report"
 )
 
 func (p *program) statusCommand() *cli.Command {
 	return &cli.Command{
-		Name:   "status",
-		Usage:  "how the daemon on this archive stands; exit 3 with problems or without a daemon",
-		Flags:  commonFlags(),
-		Action: p.status,
+		Name:      "status",
+		Usage:     "how the daemon on this archive stands; exit 3 with problems or without a daemon",
+		ArgsUsage: "[RELAY]",
+		Flags:     flags(commonFlags()),
+		Action:    p.status,
 	}
 }
 
@@ -26,7 +32,10 @@ func (p *program) status(c *cli.Context) error {
 	d, err := findDaemon(cfg.Archive.Dir)
 	if err == nil {
 		s, serr := d.status(p.ctx)
-		if err = serr; err == nil {
+		if err = serr; err == nil && c.Args().Present() {
+			s, err = onlyRelay(s, c.Args().First())
+		}
+		if err == nil {
 			if c.Bool("json") {
 				err = writeJSON(p.stdout, s)
 			} else {
@@ -42,6 +51,21 @@ func (p *program) status(c *cli.Context) error {
 		return &exitError{exitIncomplete, fmt.Errorf("%w: %s", err, cfg.Archive.Dir)}
 	}
 	return err
+}
+
+// onlyRelay narrows s to one relay's rows.
+func onlyRelay(s report.Status, name string) (report.Status, error) {
+	want, err := url.Normalize(name)
+	if err != nil {
+		return s, &exitError{exitUsage, fmt.Errorf("status %s: %w", name, err)}
+	}
+	s.Sources = slices.DeleteFunc(s.Sources, func(r report.Source) bool { return r.URL != want })
+	s.Sinks = slices.DeleteFunc(s.Sinks, func(k report.Sink) bool { return k.URL != want })
+	s.Problems = slices.DeleteFunc(s.Problems, func(p string) bool { return !strings.Contains(p, want+":") })
+	if len(s.Sources)+len(s.Sinks) == 0 {
+		return s, &exitError{exitUsage, fmt.Errorf("status: the daemon has no relay %s", want)}
+	}
+	return s, nil
 }
 
 func writeJSON(w io.Writer, v any) error {
