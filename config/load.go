@@ -31,7 +31,7 @@ var rules = map[string]rule{
 	"audit":    {selectionFlags: true, files: true},
 	"export":   {selectionFlags: true},
 	"import":   {selectionFlags: true, fileSelection: true, files: true},
-	"check":    {sources: true, mustName: true, fileSelection: true, listens: true, files: true},
+	"check":    {sources: true, relayFlags: true, selectionFlags: true, mustName: true, fileSelection: true, listens: true, files: true},
 	"show":     {relayFlags: true, selectionFlags: true, fileSelection: true, listens: true},
 }
 
