@@ -42,7 +42,7 @@ func BenchmarkMillion(b *testing.B) {
 		b.ReportMetric(float64(million*b.N)/b.Elapsed().Seconds(), "ids/s")
 	})
 	x := open(b, dedup.Options{Dir: dir, LRU: 10})
-	defer closeIndex(b, x)
+	defer func() { closeIndex(b, x) }() // the x of then
 	if x.Checkpoint() != place.Make(1, million*lineBytes) {
 		b.Skip("run it with insert")
 	}

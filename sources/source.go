@@ -3,6 +3,12 @@ package sources
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -18,7 +24,7 @@ type History struct {
 	Since int64 // unix seconds; 0: everything
 }
 
-// Options of a Source.
+// Options of a Source. The zero durations are their defaults.
 type Options struct {
 	URL     string // normalised
 	Door    *Door
@@ -30,26 +36,154 @@ type Options struct {
 	Again   bool // ask for what is proven too
 	Limit   int  // Once: stop after so many events of history; 0: none
 
-	CatchUpEvery time.Duration // while live; 0: 1 h
-	Overlap      time.Duration // asked again by each catch-up; 0: 20 min
-	Idle         time.Duration // silence that ends a page; 0: 30 s
+	CatchUpEvery time.Duration // while live; 1 h
+	Overlap      time.Duration // asked again by each catch-up; 20 min: more than the 15 that relays let created_at run ahead
+	Idle         time.Duration // silence that ends a page; 30 s
 	Backoff      relay.Backoff // between tries of a page and of a live subscription; zero: relay.DefaultSettings
 	Now          func() time.Time
 	Log          zerolog.Logger
 }
 
-// Source is the role of a source relay.
+const (
+	maxPage    = 500 // events; what strfry gives at most, and what no relay dislikes
+	maxAuthors = 500 // or tag values of one request; strfry's frames end at 1,900
+	maxTries   = 8   // of a page in a row, then its walk is given up until the next session
+	// probe is how often a relay that wants login or money is asked again.
+	probe = 24 * time.Hour
+)
+
+// Source is the role of a source relay. It keeps what holds beyond one session; a visit is one session's work.
 type Source struct {
-	o Options
+	o     Options
+	atoms []atom
+
+	chunk     atomic.Int64 // most atoms of one request; halved when a relay finds that too wide
+	liveLimit atomic.Int64 // 0, or 1 where 0 is disliked
+	lastEvent atomic.Int64 // unix ns
+	garbage   garbage
+
+	mu    sync.Mutex
+	st    Status
+	worst Completeness // of this plan's walks so far
+
+	limit int   // Serve only: what is left of Options.Limit
+	edge  *walk // Serve only: the last walk that knows whether this relay's until is inclusive
 }
 
 // New makes a Source; it starts nothing.
-func New(o Options) *Source { return &Source{o: o} }
-
-// Serve runs the role on one session.
-func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
-	return errors.New("serve a source: not yet")
+func New(o Options) *Source {
+	if o.CatchUpEvery <= 0 {
+		o.CatchUpEvery = time.Hour
+	}
+	if o.Overlap <= 0 {
+		o.Overlap = 20 * time.Minute
+	}
+	if o.Idle <= 0 {
+		o.Idle = 30 * time.Second
+	}
+	if o.Backoff == (relay.Backoff{}) {
+		o.Backoff = relay.DefaultSettings().Backoff
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Source{o: o, atoms: atoms(o.Filters), limit: o.Limit}
+	s.chunk.Store(maxAuthors)
+	s.st.Phase, s.st.Text = Idle, "not asked yet"
+	if o.History.None {
+		s.st.Text = "history is not asked for"
+	}
+	return s
 }
 
-// Status tells how the source stands.
-func (s *Source) Status() Status { return Status{} }
+// Serve runs the role on one session. It returns nil when a one-shot source has asked for everything.
+func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	v := &visit{
+		s: s, sess: sess, ctx: ctx, cancel: cancel, log: s.o.Log, began: s.o.Now().Unix(),
+		signals: make(chan signal, 64), catchUpNow: make(chan struct{}, 1), liveReady: make(chan struct{}),
+	}
+	v.saver.init(s)
+	var running sync.WaitGroup
+	defer running.Wait() // after v.leave and cancel below
+	goes := func(what string, f func() error) {
+		running.Go(func() {
+			if err := guarded(what, f); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	goes("save proven windows", v.saver.run)
+	defer sess.Handle(v.handler())()
+	if !s.o.Once {
+		goes("keep the live subscription", v.keepLive)
+	}
+	err := guarded("source "+s.o.URL, v.run)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	v.saver.close(err == nil)
+	cancel(nil)
+	v.leave()
+	return s.ended(err)
+}
+
+// ended brings an error into the form that the link expects, and notes it.
+func (s *Source) ended(err error) error {
+	var paused *relay.Pause
+	if errors.As(err, &paused) && s.o.Once && paused.For > 0 { // waiting is of no use to a command that ends
+		s.conclude(outcome{complete: No, reason: paused.Reason})
+		err, paused = nil, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.st.Note = ""
+	switch {
+	case err == nil:
+		s.st.Phase = Done
+	case paused != nil && paused.For > 0:
+		s.st.Phase, s.st.Note = Paused, paused.Reason
+	default:
+		s.st.Phase = Idle
+	}
+	return err
+}
+
+// guarded runs f and makes a panic an error.
+func guarded(what string, f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%s: panic: %v\n%s", what, r, debug.Stack())
+		}
+	}()
+	return f()
+}
+
+// narrower halves the requests of a relay that refused one of n atoms; false if that one cannot be made smaller.
+func (s *Source) narrower(n int) bool {
+	if n < 2 {
+		return false
+	}
+	s.chunk.Store(int64(n+1) / 2)
+	return true
+}
+
+// wait is the pause before a try, from 0, with full jitter; at least what the relay asked for.
+func (s *Source) wait(try int, wanted time.Duration) time.Duration {
+	b := s.o.Backoff
+	bound := math.Min(float64(b.Max), float64(b.Initial)*math.Pow(max(b.Multiplier, 1), float64(try)))
+	return max(min(wanted, b.Max), time.Duration(rand.Float64()*bound))
+}
+
+// sleep waits for d or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,13 +1,17 @@
 package sources
 
-import "time"
+import (
+	"time"
+
+	"rebroadcastr/event"
+)
 
 // Phase says what a source is doing.
 type Phase string
 
 // The phases of a source.
 const (
-	Idle     Phase = "idle" // no session yet, or none now
+	Idle     Phase = "idle" // no session
 	CatchUp  Phase = "catch-up"
 	Backfill Phase = "history"
 	Live     Phase = "live"
@@ -18,7 +22,7 @@ const (
 // Completeness answers whether everything that was asked for came.
 type Completeness uint8
 
-// Yes only after an empty page or NIP-67's "finish" at the end of every walk.
+// Yes only after an empty page or NIP-67's "finish" at the end of every walk, and no gap.
 const (
 	Unknown Completeness = iota
 	Yes
@@ -27,27 +31,139 @@ const (
 
 func (c Completeness) String() string { return [...]string{"unknown", "yes", "no"}[c] }
 
-// Gap is a stretch of created_at that could not be proven.
+// Gap is a stretch of created_at that was asked for and could not be proven.
 type Gap struct {
 	Filter   string
-	From, To int64 // unix seconds, inclusive
+	From, To int64 // unix seconds, inclusive; To above 1<<62: no end
 	Reason   string
 }
+
+// maxGaps that are kept; more are only counted.
+const maxGaps = 100
 
 // Status of a source.
 type Status struct {
 	Phase      Phase
-	Complete   Completeness
-	Text       string // why it is not complete, or why it is paused
-	ProvenBack int64  // unix seconds: every filter is proven from here to the last catch-up; 0 with Proven: everything
-	Proven     bool   // ProvenBack holds
-	Walk       int    // the walk under way, from 1
-	Walks      int    // planned
-	Pages      int64  // asked for since start
-	Asked      int64  // Oldest created_at reached by the walk under way, unix seconds
-	Outside    int64  // events outside of their page's window
-	Late       int64  // events after their page's EOSE
+	Complete   Completeness // of history, as far as this process has asked
+	Text       string       // why it is not Yes
+	Note       string       // what the relay said last that was not what we wanted; "" once it is over
+	ProvenBack int64        // unix seconds: everything asked for is proven back to here from the last catch-up
+	Proven     bool         // ProvenBack holds
+	Walk       int          // walks done
+	Walks      int          // walks planned
+	Pages      int64        // complete or not, since start
+	Events     int64        // inside their page's window, repetitions included
+	Reached    int64        // unix seconds: the oldest event of the last page
+	Outside    int64        // events outside of their page's window
 	LastEvent  time.Time
 	CaughtUp   time.Time // wall-clock start of the last completed catch-up
 	Gaps       []Gap
+	MoreGaps   int // beyond the 100 that are kept
+}
+
+// Status tells how the source stands.
+func (s *Source) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.st
+	st.Gaps = append([]Gap(nil), s.st.Gaps...)
+	if ns := s.lastEvent.Load(); ns != 0 {
+		st.LastEvent = time.Unix(0, ns)
+	}
+	return st
+}
+
+func (s *Source) phase(p Phase) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.st.Phase = p
+	if p == Live {
+		s.st.Note = ""
+	}
+}
+
+func (s *Source) note(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.st.Note = text
+}
+
+func (s *Source) caughtUp(at int64) {
+	if at == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.st.CaughtUp = time.Unix(at, 0)
+}
+
+// plan begins a new account of history.
+func (s *Source) plan(walks int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.st.Walk, s.st.Walks, s.st.Gaps, s.st.MoreGaps = 0, walks, nil, 0
+	s.st.Complete, s.st.Text = Unknown, "not asked to the end yet"
+	s.worst = Yes
+	if walks == 0 {
+		s.st.Complete, s.st.Text = Yes, ""
+	}
+}
+
+// conclude books a walk's end. The worst of all walks is the whole's; Yes only after the last one.
+func (s *Source) conclude(out outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.st.Walk++
+	if rank(out.complete) > rank(s.worst) {
+		s.worst, s.st.Complete, s.st.Text = out.complete, out.complete, out.reason
+	}
+	if s.worst == Yes && s.st.Walk >= s.st.Walks {
+		s.st.Complete, s.st.Text = Yes, ""
+	}
+}
+
+func rank(c Completeness) int { return map[Completeness]int{Yes: 0, Unknown: 1, No: 2}[c] }
+
+func (s *Source) gap(f event.Filter, w window, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.st.Gaps) >= maxGaps {
+		s.st.MoreGaps++
+		return
+	}
+	f.Since, f.Until = 0, 0
+	text := f.String()
+	const most = 200
+	if len(text) > most {
+		text = text[:most] + "…"
+	}
+	s.st.Gaps = append(s.st.Gaps, Gap{text, w.lo, w.hi, reason})
+}
+
+// paged counts a page.
+func (s *Source) paged(a answer, outside int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.st.Pages++
+	s.st.Events += int64(a.n)
+	s.st.Outside += int64(outside)
+	if a.n > 0 {
+		s.st.Reached = a.oldest
+	}
+}
+
+// proven works out how far back every atom is proven from its newest window.
+func (s *Source) proven(view map[atomKey]windows) {
+	back, all := int64(0), len(s.atoms) > 0
+	for _, a := range s.atoms {
+		ws := view[a.key]
+		if len(ws) == 0 {
+			all = false
+			break
+		}
+		back = max(back, ws[len(ws)-1].lo)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.st.ProvenBack, s.st.Proven = back, all
 }

@@ -1,0 +1,240 @@
+package sources
+
+import (
+	"fmt"
+	"time"
+
+	"rebroadcastr/record"
+	"rebroadcastr/relay"
+)
+
+// outcome is how a walk ended.
+type outcome struct {
+	complete Completeness
+	reason   string
+	gaps     []int64
+	asked    bool // to the end, by complete pages, whatever that proved
+	limited  bool // --limit
+}
+
+// catchUp asks for what may have come while nobody listened: from the last completed catch-up, less the overlap.
+func (v *visit) catchUp() error {
+	start := v.s.o.Now()
+	v.dueAt = time.Now().Add(v.s.o.CatchUpEvery)
+	from := min(v.saver.caughtUp(), start.Unix())
+	if from == 0 {
+		if v.s.o.History.None { // a new source that is not asked back
+			return v.saver.add(v.ctx, saved{caughtUp: start.Unix()})
+		}
+		from = start.Unix()
+	}
+	from = max(0, from-int64(v.s.o.Overlap/time.Second))
+	v.s.phase(CatchUp)
+
+	var list []atom
+	for _, a := range v.s.atoms {
+		if a.filter.Until == 0 || a.filter.Until >= max(from, a.filter.Since) {
+			list = append(list, a)
+		}
+	}
+	whole := true
+	groups := gather(list, int(v.s.chunk.Load()), func(atom) string { return "" })
+	for _, g := range groups {
+		w := window{max(from, g.filter.Since), openEnd}
+		if g.filter.Until != 0 {
+			w.hi = g.filter.Until
+		}
+		out, err := v.walk(g, w, record.CatchUp, start)
+		if err != nil {
+			return err
+		}
+		whole = whole && out.asked
+		for _, gap := range out.gaps {
+			v.s.gap(g.filter, window{gap, gap}, out.reason)
+		}
+		if !out.asked {
+			v.s.gap(g.filter, w, out.reason)
+			v.log.Warn().Str("relay", v.s.o.URL).Str("reason", out.reason).Msg("catch-up incomplete: asked again in an hour or at the next session")
+		}
+	}
+	if !whole {
+		return nil
+	}
+	return v.saver.add(v.ctx, saved{caughtUp: start.Unix()})
+}
+
+// history asks for what is not proven, back to where the user wants it.
+func (v *visit) history() error {
+	start := v.s.o.Now()
+	v.s.phase(Backfill)
+	since := v.s.o.History.Since
+	var list []atom
+	for _, a := range v.s.atoms {
+		w := window{max(since, a.filter.Since), openEnd}
+		if a.filter.Until != 0 {
+			w.hi = a.filter.Until
+		}
+		proven := v.view[a.key]
+		if v.s.o.Again {
+			proven = nil
+		}
+		if a.missing = proven.missing(w); len(a.missing) > 0 {
+			list = append(list, a)
+		}
+	}
+	groups := gather(list, int(v.s.chunk.Load()), func(a atom) string { return string(a.missing.encode()) })
+	walks := 0
+	for _, g := range groups {
+		walks += len(g.atoms[0].missing)
+	}
+	v.s.plan(walks)
+	v.s.proven(v.view)
+	for _, g := range groups {
+		for _, w := range g.atoms[0].missing {
+			out, err := v.walk(g, w, record.Page, start)
+			if err != nil {
+				return err
+			}
+			v.s.conclude(out)
+			for _, gap := range out.gaps {
+				v.s.gap(g.filter, window{gap, gap}, out.reason)
+			}
+			if out.limited {
+				return nil
+			}
+			if !out.asked {
+				v.s.gap(g.filter, w, out.reason)
+				v.log.Warn().Str("relay", v.s.o.URL).Str("reason", out.reason).Msg("history incomplete")
+			}
+		}
+	}
+	return nil
+}
+
+// walk pages through one window. An error ends the visit; what the relay did wrong is in the outcome. start is when the
+// asking began: younger than that less the overlap is never proven, because events arrive late.
+func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcome, error) {
+	clip := start.Add(-v.s.o.Overlap).Unix()
+	limits := v.sess.Info().Limits
+	size, sure := maxPage, limits.MaxLimit > 0
+	if sure {
+		size = min(size, limits.MaxLimit)
+	}
+	at := newWalk(w, size, sure, v.s.edge)
+	late := v.late.Load()
+	for tries := 0; ; {
+		if how == record.Page && v.due() {
+			if err := v.catchUp(); err != nil {
+				return outcome{}, err
+			}
+			v.s.phase(Backfill)
+		}
+		most, limited := v.s.most(at, size)
+		p, e, err := v.ask(g, at, how, most)
+		if err != nil {
+			return outcome{}, err
+		}
+		a, outside := p.result()
+		v.s.paged(a, outside)
+		at.late = at.late || v.late.Load()-late > maxLate
+		if !e.eose {
+			out, again, err := v.refused(g, e, tries)
+			if err != nil || !again {
+				return out, err
+			}
+			tries++
+			continue
+		}
+		tries = 0
+		v.sess.Progress()
+		verdict := at.took(a)
+		if at.known {
+			v.s.edge = at
+		}
+		if err := v.prove(g, verdict.proven, clip); err != nil {
+			return outcome{}, err
+		}
+		if verdict.done {
+			return outcome{complete: verdict.complete, reason: verdict.reason, gaps: at.gaps, asked: verdict.complete != No || len(at.gaps) > 0}, nil
+		}
+		if limited && v.s.spend(at.fresh) {
+			return outcome{complete: Unknown, reason: fmt.Sprintf("stopped at --limit %d", v.s.o.Limit), asked: true, limited: true}, nil
+		}
+	}
+}
+
+// ask sends one request and waits for its end.
+func (v *visit) ask(g group, at *walk, how record.How, most int) (*page, pageEnd, error) {
+	v.pages++
+	p := newPage(fmt.Sprintf("%s%d", pagePrefix, v.pages), how, at, v.recent(), v.sess.Stalled())
+	f := g.filter
+	f.Since, f.Until = p.since, p.asked
+	v.page.Store(p)
+	if err := v.req(v.ctx, p.sub, f, most); err != nil {
+		return nil, pageEnd{}, err
+	}
+	p.started(v.sess.Stalled())
+	e, err := v.await(v.ctx, p)
+	if err != nil {
+		return nil, pageEnd{}, err
+	}
+	return p, e, v.close(v.ctx, p.sub)
+}
+
+// refused decides about a page that did not come to its EOSE.
+func (v *visit) refused(g group, e pageEnd, tries int) (out outcome, again bool, err error) {
+	out = outcome{complete: No, reason: e.reason}
+	var wanted time.Duration
+	if e.closed {
+		out.reason = "CLOSED " + e.reason
+		j := relay.ClassifyClosed(e.reason)
+		switch {
+		case j.Verdict == relay.Paused:
+			return out, false, &relay.Pause{For: probe, Reason: e.reason}
+		case j.Verdict == relay.Narrow && v.s.narrower(len(g.atoms)):
+			return out, false, smaller()
+		case j.Verdict == relay.Narrow:
+			return out, false, nil
+		}
+		wanted = j.Wait
+	}
+	if tries+1 >= maxTries {
+		out.reason = fmt.Sprintf("%d tries: %s", maxTries, out.reason)
+		return out, false, nil
+	}
+	v.s.note(out.reason)
+	return out, true, sleep(v.ctx, v.s.wait(tries, wanted))
+}
+
+// prove takes windows into this visit's view, and to the state once what they stand for is on disk.
+func (v *visit) prove(g group, ws windows, clip int64) error {
+	for _, w := range ws {
+		for _, a := range g.atoms {
+			v.view[a.key] = v.view[a.key].add(w)
+		}
+		if w.hi = min(w.hi, clip); w.lo <= w.hi {
+			if err := v.saver.add(v.ctx, saved{atoms: g.atoms, window: w}); err != nil {
+				return err
+			}
+		}
+	}
+	if len(ws) > 0 {
+		v.s.proven(v.view)
+	}
+	return nil
+}
+
+// most is the limit of the next page; limited says that --limit is why.
+func (s *Source) most(at *walk, size int) (most int, limited bool) {
+	if s.o.Limit <= 0 {
+		return size, false
+	}
+	// The page repeats what the one before had of its last second.
+	return min(size, s.limit+at.repeats), true
+}
+
+// spend takes fresh events off the limit and says whether it is used up.
+func (s *Source) spend(fresh int) bool {
+	s.limit -= fresh
+	return s.limit <= 0
+}

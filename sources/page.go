@@ -1,0 +1,170 @@
+package sources
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"rebroadcastr/event"
+	"rebroadcastr/record"
+)
+
+// linger is how long an empty page stays open after its EOSE, until a first page has shown that EOSE means what it
+// says: some relays (proxies, mostly) send it too early.
+const linger = 300 * time.Millisecond
+
+// page is one request for history and what came of it.
+type page struct {
+	sub      string
+	how      record.How
+	since    int64
+	asked    int64 // until as asked, with the walk's edge; 0: none
+	until    int64 // the walk's
+	recent   int64 // see answer.add
+	finished chan struct{}
+
+	mu        sync.Mutex
+	answer    answer
+	prev      int64 // created_at of the event before
+	ended     pageEnd
+	isEnded   bool
+	empty     bool          // at its EOSE
+	outside   int           // of the window
+	heard     time.Time     // an event, or the request
+	stalled   time.Duration // the session's, at heard
+	complaint string        // a NOTICE while nothing had come
+}
+
+// pageEnd is how a page ended; the zero value: by silence.
+type pageEnd struct {
+	eose   bool
+	hint   string
+	closed bool
+	reason string
+}
+
+func newPage(sub string, how record.How, w *walk, recent int64, stalled time.Duration) *page {
+	p := &page{sub: sub, how: how, until: w.until, recent: recent, finished: make(chan struct{}), prev: openEnd, heard: time.Now(), stalled: stalled}
+	p.since, p.asked = w.request()
+	p.answer.ids = make(map[event.ID]struct{})
+	return p
+}
+
+// started sets the clock once the request is out: waiting for our own pace is not the relay's silence.
+func (p *page) started(stalled time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.heard, p.stalled = time.Now(), stalled
+}
+
+// event counts one that was taken in; readable says that id and at were found. late: it came after the EOSE of a page
+// that was not empty, and is not counted.
+func (p *page) event(id event.ID, at int64, readable bool, stalled time.Duration) (late bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.heard, p.stalled = time.Now(), stalled
+	if p.isEnded && !p.empty {
+		return true
+	}
+	switch {
+	case !readable:
+		p.answer.unread++
+	case p.asked != 0 && at > p.asked:
+		p.answer.above++
+		p.outside++
+	case at < p.since:
+		p.answer.below++
+		p.outside++
+	default:
+		p.answer.add(id, at, p.until, p.recent, &p.prev)
+	}
+	return false
+}
+
+func (p *page) end(e pageEnd) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.isEnded {
+		return
+	}
+	p.isEnded, p.ended = true, e
+	p.empty = p.answer.n == 0
+	p.answer.finish = e.hint == "finish"
+	close(p.finished)
+}
+
+// noticed remembers a NOTICE that may stand for this page's EOSE: some relays refuse a REQ so.
+func (p *page) noticed(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.isEnded && p.answer.n == 0 && p.answer.unread == 0 && p.outside == 0 {
+		p.complaint = text
+	}
+}
+
+// silent says how long to wait before the page counts as ended by silence; 0: now.
+func (p *page) silent(idle, stalled time.Duration) (left time.Duration, complaint string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.complaint != "" {
+		idle /= 10
+	}
+	// While the reader waits for our own stages, the relay's clock stands still.
+	quiet := time.Since(p.heard) - (stalled - p.stalled)
+	return idle - quiet, p.complaint
+}
+
+// await waits for the page's end.
+func (v *visit) await(ctx context.Context, p *page) (pageEnd, error) {
+	tick := v.s.o.Idle / 20
+	for {
+		left, complaint := p.silent(v.s.o.Idle, v.sess.Stalled())
+		if left <= 0 {
+			e := pageEnd{reason: fmt.Sprintf("silent for %s", v.s.o.Idle)}
+			if complaint != "" {
+				e.reason = complaint
+			}
+			return e, nil
+		}
+		t := time.NewTimer(min(left, tick)) // a NOTICE shortens it
+		select {
+		case <-p.finished:
+			t.Stop()
+			return p.ended, v.lingers(ctx, p)
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return pageEnd{}, context.Cause(ctx)
+		}
+	}
+}
+
+// lingers gives a page that looks empty a moment more.
+func (v *visit) lingers(ctx context.Context, p *page) error {
+	p.mu.Lock()
+	eose, empty := p.ended.eose, p.empty && !p.answer.finish
+	p.mu.Unlock()
+	if !eose || v.honest {
+		return nil
+	}
+	if empty {
+		if err := sleep(ctx, linger); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	v.honest = !empty || p.answer.n == 0
+	p.mu.Unlock()
+	return nil
+}
+
+// result takes what has come so far; the reader may still bring more.
+func (p *page) result() (a answer, outside int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a = p.answer
+	p.answer.ids = make(map[event.ID]struct{}) // the walk's now
+	p.empty = false
+	return a, p.outside
+}

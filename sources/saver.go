@@ -1,0 +1,175 @@
+package sources
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"rebroadcastr/state"
+)
+
+// saved is one step of progress.
+type saved struct {
+	atoms    []atom
+	window   window
+	caughtUp int64 // unix seconds: the start of a completed catch-up; 0: none
+	answer   <-chan error
+}
+
+// farewell is the time that barriers have to answer when a session ends in the middle; what is not saved by then is
+// asked for again.
+const farewell = time.Second
+
+// saver writes progress to the state, in the order in which it was made, each step after the barrier behind its events
+// has been answered: never before they are on disk.
+type saver struct {
+	s            *Source
+	steps        chan saved
+	closed       bool          // visit's goroutine only: no step may follow
+	done         chan struct{} // closed when run has ended
+	err          error         // why, set before done is closed
+	hurry        context.Context
+	hurryUp      context.CancelFunc
+	lastCaughtUp int64 // visit's goroutine only
+}
+
+func (k *saver) init(s *Source) {
+	k.s = s
+	// A step is a few words. The walk waits only when the archive is this many pages behind.
+	k.steps = make(chan saved, 256)
+	k.done = make(chan struct{})
+	k.hurry, k.hurryUp = context.WithCancel(context.Background())
+}
+
+// path of what is known of a source. Below it: "windows", by atom, and the key "caught up".
+func (s *Source) path(more ...string) []string { return append([]string{"sources", s.o.URL}, more...) }
+
+var keyCaughtUp = []byte("caught up") // unix seconds, 8 bytes big-endian
+
+// load reads what is proven.
+func (v *visit) load() error {
+	err := v.s.o.State.View(func(tx *state.Tx) error {
+		v.view, v.saver.lastCaughtUp = make(map[atomKey]windows, len(v.s.atoms)), 0
+		if b := tx.Bucket(v.s.path()...); b != nil {
+			if at := b.Get(keyCaughtUp); len(at) == 8 {
+				v.saver.lastCaughtUp = int64(binary.BigEndian.Uint64(at))
+			}
+		}
+		b := tx.Bucket(v.s.path("windows")...)
+		if b == nil {
+			return nil
+		}
+		for _, a := range v.s.atoms {
+			ws, err := decodeWindows(b.Get(a.key[:]))
+			if err != nil { // asked again
+				v.log.Warn().Err(err).Str("relay", v.s.o.URL).Msg("proven windows are damaged: history is asked for again")
+				continue
+			}
+			v.view[a.key] = ws
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("load what is proven of %s: %w", v.s.o.URL, err)
+	}
+	v.s.caughtUp(v.saver.lastCaughtUp)
+	return nil
+}
+
+// caughtUp is the start of the last completed catch-up, 0 for none.
+func (k *saver) caughtUp() int64 { return k.lastCaughtUp }
+
+// add puts a barrier behind everything that was offered so far, and the step behind the barrier.
+func (k *saver) add(ctx context.Context, step saved) error {
+	var err error
+	if step.answer, err = k.s.o.Intake.Barrier(ctx); err != nil {
+		return fmt.Errorf("put a barrier: %w", err)
+	}
+	if step.caughtUp != 0 {
+		k.lastCaughtUp = step.caughtUp
+	}
+	select {
+	case k.steps <- step:
+		return nil
+	case <-k.done:
+		return nil // it has said why
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// drain waits until every step so far is saved. No step may follow.
+func (k *saver) drain(ctx context.Context) error {
+	k.closed = true
+	close(k.steps)
+	select {
+	case <-k.done:
+		return k.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// close ends run: at once where everything is drained, else after a moment.
+func (k *saver) close(drained bool) {
+	if !k.closed {
+		close(k.steps)
+	}
+	if !drained {
+		t := time.AfterFunc(farewell, k.hurryUp)
+		<-k.done
+		t.Stop()
+	}
+	k.hurryUp()
+}
+
+func (k *saver) run() (err error) {
+	defer func() {
+		k.err = err
+		close(k.done)
+	}()
+	for step := range k.steps {
+		select {
+		case err := <-step.answer:
+			if err != nil {
+				// Later steps stand on this one's events.
+				return fmt.Errorf("wait for the archive: %w", err)
+			}
+		case <-k.hurry.Done():
+			return nil
+		}
+		if err := k.save(step); err != nil {
+			// Costs asking again. The steps to come are as true without it.
+			k.s.o.Log.Error().Err(err).Str("relay", k.s.o.URL).Msg("progress not saved")
+		}
+	}
+	return nil
+}
+
+func (k *saver) save(step saved) error {
+	err := k.s.o.State.Update(func(tx *state.Tx) error {
+		if step.caughtUp != 0 {
+			b := tx.Bucket(k.s.path()...)
+			return b.Put(keyCaughtUp, binary.BigEndian.AppendUint64(nil, uint64(step.caughtUp)))
+		}
+		b := tx.Bucket(k.s.path("windows")...)
+		for _, a := range step.atoms {
+			ws, err := decodeWindows(b.Get(a.key[:]))
+			if err != nil {
+				ws = nil
+			}
+			if err := b.Put(a.key[:], ws.add(step.window).encode()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("save what is proven of %s: %w", k.s.o.URL, err)
+	}
+	if step.caughtUp != 0 {
+		k.s.caughtUp(step.caughtUp)
+	}
+	return nil
+}

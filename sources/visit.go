@@ -1,0 +1,281 @@
+package sources
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"rebroadcastr/event"
+	"rebroadcastr/record"
+	"rebroadcastr/relay"
+)
+
+const (
+	livePrefix = "live-"
+	pagePrefix = "page-"
+)
+
+// leaveTime is the most that the CLOSE messages may take.
+const leaveTime = time.Second
+
+// visit is one session's work. Its handler runs on the session's reader, run on Serve's goroutine, keepLive and the
+// saver on their own.
+type visit struct {
+	s      *Source
+	sess   *relay.Session
+	ctx    context.Context // the role's
+	cancel context.CancelCauseFunc
+	log    zerolog.Logger
+
+	page   atomic.Pointer[page] // under way, or the last one
+	late   atomic.Int64         // old events after their page's EOSE
+	frames int                  // reader only
+	began  int64                // unix seconds
+
+	signals    chan signal   // to keepLive
+	liveReady  chan struct{} // closed when every live subscription has answered, or had its time
+	catchUpNow chan struct{} // 1: a live subscription had a hole
+
+	mu    sync.Mutex
+	asked map[string]struct{} // subscriptions that are open as far as we know
+
+	view   map[atomKey]windows // run only: what is proven or asked in this visit
+	dueAt  time.Time           // run only: the next catch-up
+	pages  int                 // run only
+	honest bool                // run only: an EOSE has been seen that came when everything had
+	saver  saver
+}
+
+// signal is what the relay says of a live subscription.
+type signal struct {
+	sub    string
+	closed bool   // else EOSE
+	reason string // of CLOSED
+	notice bool   // a NOTICE, which names no subscription
+}
+
+func (v *visit) handler() *relay.Handler {
+	return &relay.Handler{Event: v.event, EOSE: v.eose, Closed: v.closed, Notice: v.notice}
+}
+
+// event takes one EVENT message in and waits while the stages are full.
+func (v *visit) event(frame []byte) {
+	f := Frame{Raw: frame, Door: v.s.o.Door, How: record.Page}
+	var sub []byte
+	f.Scan, f.Simple = event.ScanFrame(frame)
+	raw := frame[min(f.Scan.Event, len(frame)):]
+	if sub = f.Scan.Sub; !f.Simple {
+		name, bare, err := event.ParseFrame(frame)
+		if err != nil {
+			name, bare = "", nil
+		}
+		sub, raw = []byte(name), bare
+	}
+	var p *page
+	if bytes.HasPrefix(sub, []byte(livePrefix)) {
+		f.Live, f.How = true, record.Live
+	} else if at := v.page.Load(); at != nil && string(sub) == at.sub {
+		p, f.How = at, at.how
+	}
+
+	f.Door.Tally.Received.Add(1)
+	if err := v.s.o.Intake.Offer(v.ctx, f); err != nil {
+		f.Door.Tally.Received.Add(-1)
+		v.cancel(fmt.Errorf("hand over an event of %s: %w", v.s.o.URL, err))
+		return
+	}
+	v.s.lastEvent.Store(v.s.o.Now().UnixNano())
+	if f.Simple {
+		v.sess.Progress()
+	}
+	if !f.Live {
+		v.paged(p, f, raw)
+	}
+	if v.frames++; v.frames%garbageEvery == 0 {
+		if pause := v.s.garbage.judge(&f.Door.Tally); pause != nil {
+			v.cancel(pause)
+		}
+	}
+}
+
+// paged counts an event for its page p, nil if that is over or was never asked for.
+func (v *visit) paged(p *page, f Frame, raw []byte) {
+	id := f.Scan.ID
+	at, ok := event.ScanCreatedAt(raw)
+	if !f.Simple {
+		id, at, ok = slowly(raw)
+	}
+	late := p == nil
+	if p != nil {
+		late = p.event(id, at, ok, v.sess.Stalled())
+	}
+	// What is new comes on an open page too, as on any subscription. What is old should have come before the EOSE.
+	if late && ok && at < v.recent() {
+		v.late.Add(1)
+	}
+}
+
+// recent is the created_at from which an event may have been published during this visit.
+func (v *visit) recent() int64 { return v.began - int64(v.s.o.Overlap/time.Second) }
+
+// slowly reads what the scan cannot; ok is false where Parse refuses the event.
+func slowly(raw []byte) (id event.ID, at int64, ok bool) {
+	var e event.Event
+	if raw == nil || event.Parse(raw, &e) != nil {
+		return id, 0, false
+	}
+	return e.ID, e.CreatedAt, true
+}
+
+func (v *visit) eose(sub, hint string) {
+	if p := v.page.Load(); p != nil && p.sub == sub {
+		p.end(pageEnd{eose: true, hint: hint})
+		return
+	}
+	v.tell(signal{sub: sub})
+}
+
+func (v *visit) closed(sub, reason string) {
+	v.mu.Lock()
+	delete(v.asked, sub)
+	v.mu.Unlock()
+	if p := v.page.Load(); p != nil && p.sub == sub {
+		p.end(pageEnd{closed: true, reason: reason})
+		return
+	}
+	v.tell(signal{sub: sub, closed: true, reason: reason})
+}
+
+func (v *visit) notice(text string) {
+	if p := v.page.Load(); p != nil {
+		p.noticed(text)
+	}
+	v.tell(signal{notice: true, reason: text})
+}
+
+// tell passes on what concerns a live subscription.
+func (v *visit) tell(s signal) {
+	if v.s.o.Once || !s.notice && !strings.HasPrefix(s.sub, livePrefix) {
+		return
+	}
+	select {
+	case v.signals <- s:
+	case <-v.ctx.Done():
+	}
+}
+
+// req asks for one filter.
+func (v *visit) req(ctx context.Context, sub string, f event.Filter, limit int) error {
+	msg := append([]byte(`["REQ","`+sub+`",`), f.AppendJSON(nil, limit)...)
+	v.mu.Lock()
+	if v.asked == nil {
+		v.asked = make(map[string]struct{})
+	}
+	v.asked[sub] = struct{}{}
+	v.mu.Unlock()
+	if err := v.sess.Request(ctx, append(msg, ']')); err != nil {
+		return fmt.Errorf("ask %s: %w", v.s.o.URL, err)
+	}
+	return nil
+}
+
+// close ends a subscription, unless the relay has.
+func (v *visit) close(ctx context.Context, sub string) error {
+	v.mu.Lock()
+	_, isOpen := v.asked[sub]
+	delete(v.asked, sub)
+	v.mu.Unlock()
+	if !isOpen {
+		return nil
+	}
+	msg, err := json.Marshal([]string{"CLOSE", sub})
+	if err != nil {
+		return err
+	}
+	return v.sess.Send(ctx, msg)
+}
+
+// leave closes what is open, if the session still lives.
+func (v *visit) leave() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.ctx), leaveTime)
+	defer cancel()
+	v.mu.Lock()
+	subs := make([]string, 0, len(v.asked))
+	for sub := range v.asked {
+		subs = append(subs, sub)
+	}
+	v.mu.Unlock()
+	for _, sub := range subs {
+		if v.sess.Err() != nil || v.close(ctx, sub) != nil {
+			return // a session that has ended has no subscriptions
+		}
+	}
+}
+
+// run is the order of a session: live, catch-up, history; then a catch-up every hour.
+func (v *visit) run() error {
+	if err := v.load(); err != nil {
+		return err
+	}
+	if v.s.o.Once {
+		if err := v.history(); err != nil {
+			return err
+		}
+		return v.saver.drain(v.ctx)
+	}
+	select { // what is published from here on comes live, so nothing falls between live and catch-up
+	case <-v.liveReady:
+	case <-v.ctx.Done():
+		return context.Cause(v.ctx)
+	}
+	if err := v.catchUp(); err != nil {
+		return err
+	}
+	if !v.s.o.History.None {
+		if err := v.history(); err != nil {
+			return err
+		}
+	}
+	for {
+		v.s.phase(Live)
+		if err := v.untilDue(); err != nil {
+			return err
+		}
+		if err := v.catchUp(); err != nil {
+			return err
+		}
+	}
+}
+
+// untilDue waits for the next catch-up.
+func (v *visit) untilDue() error {
+	t := time.NewTimer(time.Until(v.dueAt))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-v.catchUpNow:
+	case <-v.ctx.Done():
+		return context.Cause(v.ctx)
+	}
+	return nil
+}
+
+// due says whether a catch-up must not wait for history's end.
+func (v *visit) due() bool {
+	select {
+	case <-v.catchUpNow:
+		return true
+	default:
+		return !v.s.o.Once && !time.Now().Before(v.dueAt)
+	}
+}
+
+// smaller ends the visit; the link serves the role again at once, on the same socket, with smaller requests.
+func smaller() error { return &relay.Pause{Reason: "the relay wants smaller requests"} }

@@ -1,0 +1,208 @@
+package sources
+
+import (
+	"math"
+
+	"rebroadcastr/event"
+)
+
+const (
+	// openEnd stands for a window without an upper end: its first page has no until, because events dated in the
+	// future exist.
+	openEnd = math.MaxInt64
+	// suspect is the size from which a page of one second that brought nothing new is taken for a second that holds
+	// more events than the relay gives at once.
+	suspect = 20
+	// maxRepeated bounds the ids that are remembered while until stands still: 1 MiB or so.
+	maxRepeated = 20_000
+	// maxLate old events after a page's EOSE are somebody publishing old events just then; more are a relay whose EOSE
+	// comes too early.
+	maxLate = 3
+)
+
+// answer is a complete page: its EOSE came.
+type answer struct {
+	n              int   // in-window events, with repetitions
+	oldest, newest int64 // of them
+	atOldest       int   // of them
+	final          int64 // created_at of the one that came last
+	ids            map[event.ID]struct{}
+	atUntil        bool // one of them is dated exactly until
+	above, below   int  // dated after the window, before it
+	unread         int  // no id or created_at could be found
+	disordered     bool // not newest first
+	finish         bool // NIP-67: there is no more
+}
+
+// walk pages through one window, newest first (nostr.md C.3 without its bisect and dense modes). It does no I/O:
+// request says what to ask, took digests a complete page. A page that was not complete changes nothing.
+type walk struct {
+	lo    int64
+	page  int  // most events of a page
+	sure  bool // the relay says that it gives as many as page
+	until int64
+	edge  int64 // 1: the relay's until is exclusive
+	known bool  // edge is known
+	echo  bool  // the next page must repeat an event of the page before, dated until
+	last  map[event.ID]struct{}
+	fresh int // events of the last page that the one before did not have
+	// repeats is how many events the next page is expected to have in common with those before.
+	repeats int
+
+	largest    int   // page so far
+	top        int64 // (until, top] has been asked
+	disordered bool
+	strays     bool    // events after the window came
+	late       bool    // set from outside: old events come after EOSE, so none of the relay's EOSEs says anything
+	gaps       []int64 // seconds that cannot be got whole
+}
+
+// verdict of a page.
+type verdict struct {
+	proven   windows // by all pages so far, back to the last gap
+	done     bool    // nothing is left to ask
+	complete Completeness
+	reason   string
+}
+
+// newWalk walks w in pages of at most page. before is an earlier walk at the same relay, or nil.
+func newWalk(w window, page int, sure bool, before *walk) *walk {
+	n := &walk{lo: w.lo, until: w.hi, top: w.hi, page: page, sure: sure}
+	switch {
+	case before != nil && before.known:
+		n.edge, n.known = before.edge, true
+	case w.hi != openEnd:
+		n.edge = 1 // one second too many rather than one too few
+	}
+	return n
+}
+
+// request is the since and until of the next page, both inclusive; 0: none.
+func (w *walk) request() (since, until int64) {
+	if w.until == openEnd {
+		return w.lo, 0
+	}
+	return w.lo, w.until + w.edge
+}
+
+func (w *walk) took(a answer) verdict {
+	w.fresh = 0
+	w.strays = w.strays || a.above > 0
+	if a.above > 0 && a.n == 0 {
+		return verdict{done: true, complete: No, reason: "the relay ignores until"}
+	}
+	w.disordered = w.disordered || a.disordered
+	if a.n == 0 && a.unread > 0 && !a.finish {
+		return verdict{done: true, complete: No, reason: "a page of nothing but unreadable events"}
+	}
+	if w.echo && !w.known { // before what finish says: that may be of an exclusive until
+		w.known = true
+		if !a.atUntil { // until is exclusive here: what is left of that second has not been asked for
+			w.edge = 1
+			return verdict{}
+		}
+	}
+	if a.n == 0 || a.finish {
+		w.fresh = a.n
+		return w.finish()
+	}
+	for id := range a.ids {
+		if _, ok := w.last[id]; !ok {
+			w.fresh++
+		}
+	}
+	w.largest = max(w.largest, a.n)
+	to := a.oldest
+	if a.disordered {
+		// Events out of turn, such as copies that a relay sends first, must not make the walk jump over what lies
+		// between. Where this leads nowhere, the page's oldest is next.
+		to = a.final
+	}
+	to = min(to, w.until) // the edge's second is not below until
+	w.repeats = a.atOldest
+	if to == w.until && len(w.last) < maxRepeated {
+		// Remembered over all pages that end in this second: a relay may serve it in any order.
+		for id := range w.last {
+			a.ids[id] = struct{}{}
+		}
+		w.repeats = len(a.ids)
+	} else if to == w.until {
+		w.fresh = 0
+	}
+	w.last = a.ids
+	if !w.known {
+		w.edge = 0 // the next page's echo tells
+	}
+	if w.fresh > 0 {
+		w.until, w.echo = to, true
+		return verdict{proven: w.proven(to + 1)}
+	}
+	if a.oldest < w.until && a.disordered {
+		w.until, w.echo = a.oldest, true
+		return verdict{}
+	}
+	// Nothing new: what is left lies before this second, or is hidden in it.
+	v := verdict{proven: w.proven(a.oldest + 1)}
+	if a.oldest == a.newest && w.full(a.n) {
+		w.gaps = append(w.gaps, a.oldest)
+		w.top = a.oldest - 1
+	}
+	w.until, w.echo = min(a.oldest, w.until)-1, false
+	if w.until < max(w.lo, 1) { // until 0 would mean none
+		end := w.finish()
+		end.proven = append(end.proven, v.proven...)
+		return end
+	}
+	return v
+}
+
+// full says whether a page of n may have been cut off.
+func (w *walk) full(n int) bool {
+	if w.sure {
+		return n >= w.page
+	}
+	return n >= w.largest && n >= suspect
+}
+
+func (w *walk) proven(lo int64) windows {
+	if w.disordered || w.late || lo > w.top { // a page in any order does not say that everything newer was in it
+		return nil
+	}
+	return windows{{lo, w.top}}
+}
+
+func (w *walk) finish() verdict {
+	v := verdict{proven: w.proven(w.lo), done: true, complete: Yes}
+	switch {
+	case len(w.gaps) > 0:
+		v.complete, v.reason = No, "more events in one second than the relay gives at once"
+	case w.late:
+		v.complete, v.reason = Unknown, "events come after the relay's EOSE"
+	case w.disordered:
+		v.complete, v.reason = Unknown, "the relay's pages are not newest first"
+	case w.strays:
+		v.complete, v.reason = Unknown, "the relay sends events from outside of the window that was asked for"
+	}
+	return v
+}
+
+// add counts one event of the page that was asked for up to until (without the edge); prev is the created_at of the one
+// before it. What is dated recent or later may be new and come at any time: it is not out of turn.
+func (a *answer) add(id event.ID, at, until, recent int64, prev *int64) {
+	if at < recent || a.n == 0 {
+		a.disordered = a.disordered || at > *prev
+		*prev, a.final = min(at, recent), at
+	}
+	switch {
+	case a.n == 0 || at < a.oldest:
+		a.oldest, a.atOldest = at, 1
+	case at == a.oldest:
+		a.atOldest++
+	}
+	if a.n == 0 || at > a.newest {
+		a.newest = at
+	}
+	a.n++
+	a.atUntil = a.atUntil || at == until
+	a.ids[id] = struct{}{}
+}
