@@ -14,13 +14,14 @@ import (
 )
 
 // forger is a source that answers its first request for stored events with forged and damaged copies of known ids, and
-// only then with the genuine events that it alone has. It does not look at filters.
+// only then with the genuine events that it alone has. It does not look at filters. Between the bad copies it sends noise,
+// genuine events that nobody asked for: a relay that sends mostly garbage would be paused before it has said all.
 type forger struct {
 	*relaytest.Relay
 	asked, count atomic.Int64
 }
 
-func newForger(t testing.TB, copiesOf, genuine []*nostr.Event) *forger {
+func newForger(t testing.TB, copiesOf, genuine, noise []*nostr.Event) *forger {
 	t.Helper()
 	f := new(forger)
 	f.Relay = relaytest.New(t, relaytest.Script{Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
@@ -32,14 +33,15 @@ func newForger(t testing.TB, copiesOf, genuine []*nostr.Event) *forger {
 			return false
 		}
 		for i, e := range copiesOf {
-			for _, object := range forgeries(e, i) {
+			for j, object := range forgeries(e, i) {
 				c.Send(`["EVENT","` + sub + `",` + object + `]`)
+				c.Send(`["EVENT","` + sub + `",` + noise[(2*i+j)%len(noise)].String() + `]`)
 			}
 		}
 		for _, e := range genuine {
 			c.Send(`["EVENT","` + sub + `",` + e.String() + `]`)
 		}
-		f.count.Store(int64(2*len(copiesOf) + len(genuine)))
+		f.count.Store(int64(4*len(copiesOf) + len(genuine)))
 		c.Send(`["EOSE","` + sub + `"]`)
 		return true
 	}})

@@ -1,9 +1,13 @@
 package localrelay
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/fiatjaf/eventstore"
 	"github.com/fiatjaf/khatru"
@@ -36,30 +40,48 @@ func (r *Relay) onRequest(ctx context.Context, f *nostr.Filter) {
 	}
 }
 
-// query answers from a finished list, so that a reader who leaves early leaves no goroutine behind.
-func (r *Relay) query(ctx context.Context, f nostr.Filter) (chan *nostr.Event, error) {
-	events, err := r.read(ctx, f)
+// query answers as NIP-01 says, newest first, cut at the limit as eventstore cuts it. The order and the cut are made here:
+// eventstore v0.16.2's own page for several authors is not the newest of them, a tag's value is found by its beginning,
+// and until is not looked at beside ids. The list is finished, so that a reader who leaves early leaves no goroutine behind.
+func (r *Relay) query(_ context.Context, f nostr.Filter) (chan *nostr.Event, error) {
+	events, err := r.All()
 	if err != nil {
 		return nil, err
 	}
-	out := make(chan *nostr.Event, len(events))
-	for _, e := range events {
-		out <- e
+	limit := r.o.MaxLimit / 4
+	if f.Limit > 0 && f.Limit <= r.o.MaxLimit {
+		limit = f.Limit
 	}
-	close(out)
+	out := make(chan *nostr.Event, limit)
+	defer close(out)
+	for _, e := range events {
+		if len(out) == limit {
+			break
+		}
+		if f.Matches(e) {
+			out <- e
+		}
+	}
 	return out, nil
 }
 
-func (r *Relay) read(ctx context.Context, f nostr.Filter) ([]*nostr.Event, error) {
-	ch, err := r.db.QueryEvents(ctx, f)
-	if err != nil {
-		return nil, err
-	}
+// All is what the store holds, newest first, of one second the lower id first.
+func (r *Relay) All() ([]*nostr.Event, error) {
 	var events []*nostr.Event
-	for e := range ch {
-		events = append(events, e)
-	}
-	return events, nil
+	err := r.withStore(func() error {
+		ch, err := r.db.QueryEvents(eventstore.SetNegentropy(context.Background()), nostr.Filter{})
+		if err != nil {
+			return err
+		}
+		for e := range ch {
+			events = append(events, e)
+		}
+		return nil
+	})
+	slices.SortFunc(events, func(a, b *nostr.Event) int {
+		return cmp.Or(cmp.Compare(b.CreatedAt, a.CreatedAt), strings.Compare(a.ID, b.ID))
+	})
+	return events, err
 }
 
 // onEvent notes what a client sent and refuses what the options refuse.
@@ -75,7 +97,7 @@ func (r *Relay) onEvent(_ context.Context, e *nostr.Event) (bool, string) {
 
 // store and replace hand the event out themselves and answer "duplicate" so that khatru does not (it answers OK true to that).
 func (r *Relay) store(ctx context.Context, e *nostr.Event) error {
-	return r.kept(e, r.db.SaveEvent(ctx, e))
+	return r.kept(e, r.withStore(func() error { return r.db.SaveEvent(ctx, e) }))
 }
 
 func (r *Relay) replace(ctx context.Context, e *nostr.Event) error {
@@ -85,8 +107,20 @@ func (r *Relay) replace(ctx context.Context, e *nostr.Event) error {
 	// Two versions at once would conflict in the store, which answers "error:" then.
 	r.replacing.Lock()
 	defer r.replacing.Unlock()
-	return r.kept(e, r.db.ReplaceEvent(ctx, e))
+	return r.kept(e, r.withStore(func() error { return r.db.ReplaceEvent(ctx, e) }))
 }
+
+// withStore keeps the store open while f uses it: khatru answers messages in goroutines that outlive their connection.
+func (r *Relay) withStore(f func() error) error {
+	r.using.RLock()
+	defer r.using.RUnlock()
+	if r.closed {
+		return errClosed
+	}
+	return f()
+}
+
+var errClosed = errors.New("error: the relay is closed")
 
 func (r *Relay) kept(e *nostr.Event, err error) error {
 	if err != nil {
@@ -105,7 +139,7 @@ func (r *Relay) onResponse(ctx context.Context, e *nostr.Event) {
 		return
 	}
 	r.note(e)
-	if err := r.db.SaveEvent(ctx, e); err != nil && err != eventstore.ErrDupEvent {
+	if err := r.withStore(func() error { return r.db.SaveEvent(ctx, e) }); err != nil && err != eventstore.ErrDupEvent {
 		r.rl.Log.Printf("store deletion request %s: %v", e.ID, err)
 	}
 }

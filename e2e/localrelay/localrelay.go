@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/fiatjaf/eventstore"
 	store "github.com/fiatjaf/eventstore/badger"
 	"github.com/fiatjaf/khatru"
 	"github.com/nbd-wtf/go-nostr"
@@ -26,7 +25,7 @@ import (
 
 // Options of a relay; the zero value is a relay that announces NIPs 1, 9, 11 and 40 and answers pages of 500.
 type Options struct {
-	// MaxLimit is eventstore's: a REQ that asks for more, or names no limit, gets a quarter of it, without a word.
+	// MaxLimit works as eventstore's: a REQ that asks for more, or names no limit, gets a quarter of it, without a word.
 	MaxLimit int
 	// NIPs that its information document names. nil: khatru's own list, which has 40.
 	NIPs []any
@@ -48,6 +47,9 @@ type Relay struct {
 	served chan struct{} // closed when the accept loop has ended
 
 	replacing sync.Mutex // one replaceable event at a time
+
+	using  sync.RWMutex // held for reading while the store is used
+	closed bool         // under using
 
 	mu       sync.Mutex
 	subs     map[subKey]subscription
@@ -141,7 +143,9 @@ func startOn(ln net.Listener, o Options) (*Relay, error) {
 	r.rl.OverwriteResponseEvent = append(r.rl.OverwriteResponseEvent, r.onResponse)
 	r.rl.OnDisconnect = append(r.rl.OnDisconnect, r.onDisconnect)
 	if !o.KeepAll {
-		r.rl.DeleteEvent = append(r.rl.DeleteEvent, r.db.DeleteEvent)
+		r.rl.DeleteEvent = append(r.rl.DeleteEvent, func(ctx context.Context, e *nostr.Event) error {
+			return r.withStore(func() error { return r.db.DeleteEvent(ctx, e) })
+		})
 	}
 
 	r.server = &http.Server{Handler: r.rl, ConnState: r.onConnState, ReadHeaderTimeout: 10 * time.Second}
@@ -166,6 +170,9 @@ func (r *Relay) Close() error {
 	err := r.server.Close()
 	r.Drop()
 	<-r.served
+	r.using.Lock()
+	defer r.using.Unlock()
+	r.closed = true
 	r.db.Close()
 	return err
 }
@@ -202,7 +209,7 @@ func (r *Relay) Open() {
 // Load puts events into the store as they are: no signature is checked, nothing replaced, nothing deleted, nobody told.
 func (r *Relay) Load(events ...*nostr.Event) error {
 	for _, e := range events {
-		if err := r.db.SaveEvent(context.Background(), e); err != nil {
+		if err := r.withStore(func() error { return r.db.SaveEvent(context.Background(), e) }); err != nil {
 			return fmt.Errorf("store event %s: %w", e.ID, err)
 		}
 	}
@@ -238,11 +245,6 @@ func (r *Relay) fanOut(e *nostr.Event) error {
 		}
 	}
 	return nil
-}
-
-// All is what the store holds, newest first.
-func (r *Relay) All() ([]*nostr.Event, error) {
-	return r.read(eventstore.SetNegentropy(context.Background()), nostr.Filter{})
 }
 
 // Received are the events that clients sent, in order of arrival, whatever became of them. What khatru answers before any
