@@ -10,6 +10,7 @@ const (
 	freePace   = 10_000.0 // above it there is no limit any more
 	paceEvery  = 5 * time.Second
 	paceBurst  = 50 * time.Millisecond // what may be sent at once, in time
+	slowHold   = time.Second           // nothing is sent for so long after "slower"
 	maxPaceAsk = time.Hour             // the longest wait that a relay's text may ask for
 )
 
@@ -84,8 +85,8 @@ func (p *pace) count(now time.Time) {
 // slower halves the pace, unless the event it is about was sent before the last halving. ask is the wait that the relay's text
 // names, 0 if none.
 func (p *pace) slower(now, sent time.Time, ask time.Duration) {
-	if ask = min(ask, maxPaceAsk); ask > 0 && p.hold.Before(now.Add(ask)) {
-		p.hold = now.Add(ask)
+	if until := now.Add(min(max(ask, slowHold), maxPaceAsk)); p.hold.Before(until) {
+		p.hold = until
 	}
 	if p.rate > 0 && sent.Before(p.halved) {
 		return
