@@ -75,17 +75,28 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 
 // describe is the first line of a run: what is asked of whom, and where it goes.
 func describe(cfg *config.Config) string {
-	s := fmt.Sprintf("asking %s for %s", plural(len(cfg.Sources), "relay"), cfg.Asked)
-	if len(cfg.Sources) == 0 {
-		s = cfg.Asked
+	asking, to := 0, []string(nil)
+	for _, s := range cfg.Sources {
+		if s.Enabled {
+			asking++
+		}
+	}
+	for _, s := range cfg.Sinks {
+		if s.Enabled {
+			to = append(to, s.URL)
+		}
+	}
+	s := cfg.Asked
+	if asking > 0 {
+		s = fmt.Sprintf("asking %s for %s", plural(asking, "relay"), cfg.Asked)
 	}
 	s += " → " + cfg.Archive.Dir
-	switch len(cfg.Sinks) {
+	switch len(to) {
 	case 0:
 	case 1:
-		s += " → " + cfg.Sinks[0].URL
+		s += " → " + to[0]
 	default:
-		s += " → " + plural(len(cfg.Sinks), "relay")
+		s += " → " + plural(len(to), "relay")
 	}
 	return s
 }

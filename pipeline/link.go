@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -35,15 +34,26 @@ type link struct {
 	log  zerolog.Logger
 	wire *relay.Link
 
-	name   string
-	door   *sources.Door
-	source *watched // nil without one
-	from   *sources.Source
-	sink   *sinks.Sink // nil without one
-	before report.Sink // the sink's ledger at start
+	mu     sync.Mutex // over the roles; only Apply and the stop change them, one at a time
+	source *sourceRoleOf
+	sink   *sinkRoleOf
 
 	stage  *stage // nil until started
 	gaveUp atomic.Pointer[string]
+}
+
+// sourceRoleOf is a link's source; sinkRoleOf its sink.
+type sourceRoleOf struct {
+	*watched
+	name string
+	door *sources.Door
+	from *sources.Source
+}
+
+type sinkRoleOf struct {
+	*sinks.Sink
+	name   string
+	before report.Sink // the ledger at start
 }
 
 // watched is a role whose end can be waited for.
@@ -87,59 +97,75 @@ func (l *link) apply(cfg *config.Config, r roles) error {
 
 func (l *link) applySource(cfg *config.Config, c *config.Source) {
 	if c == nil {
-		if l.source != nil {
-			l.closeSource()
-		}
+		l.closeSource()
+		l.setSource(nil)
 		return
 	}
-	l.name = c.Name
 	want := wanted(cfg, c.Only, c.Except).Compile()
-	if l.source != nil {
-		l.door.SetWant(want)
+	if now, _ := l.roles(); now != nil {
+		now.door.SetWant(want)
 		return
 	}
-	l.door = sources.NewDoor(l.url, want)
-	l.door.NoDeliver = l.m.o.NoDeliver
-	l.from = sources.New(sources.Options{
-		URL: l.url, Door: l.door, Intake: l.m.intake, State: l.m.o.Store.State, Filters: asked(cfg, c.Only),
+	door := sources.NewDoor(l.url, want)
+	door.NoDeliver = l.m.o.NoDeliver
+	from := sources.New(sources.Options{
+		URL: l.url, Door: door, Intake: l.m.intake, State: l.m.o.Store.State, Filters: asked(cfg, c.Only),
 		History: sources.History(c.History), Once: l.m.o.Once, Again: l.m.o.Again, Limit: l.m.o.Limit,
-		Backoff: cfg.Relay(l.url).Backoff, Now: l.m.o.Now, Log: l.log,
+		Backoff: cfg.Relay(l.url).Backoff, Now: l.m.o.Now, Log: l.m.log,
 	})
-	l.source = watch(l.from)
-	l.wire.Add(sourceRole, l.source)
+	role := &sourceRoleOf{watched: watch(from), name: c.Name, door: door, from: from}
+	l.setSource(role)
+	l.wire.Add(sourceRole, role)
 }
 
 func (l *link) applySink(cfg *config.Config, c *config.Sink) error {
+	_, now := l.roles()
 	if c == nil {
-		if l.sink != nil {
+		if now != nil {
 			l.wire.Remove(sinkRole)
-			l.sink = nil
+			l.setSink(nil)
 		}
 		return nil
 	}
-	l.name = c.Name
 	selection := wanted(cfg, c.Only, c.Except)
 	allow, err := policy.NewAllow(c.Send)
 	if err != nil {
 		return fmt.Errorf("sink %s: %w", l.url, err)
 	}
-	if l.sink != nil {
-		l.sink.SetWant(selection.Compile(), selectionKey(selection))
+	if now != nil {
+		now.SetWant(selection.Compile(), selectionKey(selection))
 		return nil
 	}
 	a := l.m.o.Store.Archive
 	sink, err := sinks.New(sinks.Options{
 		URL: l.url, Want: selection.Compile(), FilterKey: selectionKey(selection), Allow: allow,
-		Start: sinks.Start(c.Start), State: l.m.o.Store.State, Settings: cfg.Relay(l.url), Now: l.m.o.Now, Log: l.log,
+		Start: sinks.Start(c.Start), State: l.m.o.Store.State, Settings: cfg.Relay(l.url), Now: l.m.o.Now, Log: l.m.log,
 		Open: func(from place.Place) (sinks.Reader, error) { return a.Reader(from), nil }, End: a.End,
 	})
 	if err != nil {
 		return fmt.Errorf("open sink %s: %w", l.url, err)
 	}
-	l.sink = sink
-	l.before = sinkRow(sink.Status())
+	l.setSink(&sinkRoleOf{Sink: sink, name: c.Name, before: sinkRow(sink.Status())})
 	l.wire.Add(sinkRole, sink)
 	return nil
+}
+
+func (l *link) roles() (*sourceRoleOf, *sinkRoleOf) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.source, l.sink
+}
+
+func (l *link) setSource(r *sourceRoleOf) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.source = r
+}
+
+func (l *link) setSink(r *sinkRoleOf) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sink = r
 }
 
 // start runs the link below ctx, once.
@@ -149,8 +175,8 @@ func (l *link) start(ctx context.Context) {
 	}
 	l.stage = start(ctx, l.url, l.m.failed, func(ctx context.Context) error {
 		defer func() {
-			if l.source != nil {
-				l.source.end()
+			if source, _ := l.roles(); source != nil {
+				source.end()
 			}
 		}()
 		err := l.wire.Run(ctx)
@@ -167,11 +193,12 @@ func (l *link) start(ctx context.Context) {
 
 // sourceEnded waits until the source role is done or given up.
 func (l *link) sourceEnded(ctx context.Context) error {
-	if l.source == nil {
+	source, _ := l.roles()
+	if source == nil {
 		return nil
 	}
 	select {
-	case <-l.source.ended:
+	case <-source.ended:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -180,12 +207,11 @@ func (l *link) sourceEnded(ctx context.Context) error {
 
 // settled waits until the sink has a verdict or a parked row for everything below end, or the link was given up.
 func (l *link) settled(ctx context.Context, end uint64) {
-	if l.sink == nil {
+	_, sink := l.roles()
+	if sink == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	waiting := start(ctx, "settle "+l.url, nil, func(ctx context.Context) error { return l.sink.Settled(ctx, end) })
+	waiting := start(ctx, "settle "+l.url, nil, func(ctx context.Context) error { return sink.Settled(ctx, end) })
 	select {
 	case <-waiting.done:
 	case <-l.stage.done:
@@ -195,18 +221,19 @@ func (l *link) settled(ctx context.Context, end uint64) {
 }
 
 func (l *link) closeSource() {
-	if l.source != nil {
+	if source, _ := l.roles(); source != nil {
 		l.wire.Remove(sourceRole)
-		l.source.end()
+		source.end()
 	}
 }
 
 // drainSink lets the sink hear the answers to what is out; nothing new is sent.
 func (l *link) drainSink(ctx context.Context) {
-	if l.sink == nil {
+	_, sink := l.roles()
+	if sink == nil {
 		return
 	}
-	if err := l.sink.Drain(ctx); err != nil {
+	if err := sink.Drain(ctx); err != nil {
 		l.log.Info().Msg("stopped before every answer came: what is unanswered is sent again by the next run")
 	}
 }
@@ -225,88 +252,4 @@ func (l *link) wait() error {
 	}
 	<-l.stage.done
 	return l.stage.err
-}
-
-// report adds the link's rows to s.
-func (l *link) report(s *report.Status) {
-	w := l.wire.Status()
-	if l.door != nil {
-		row := l.sourceRow(w)
-		s.Sources = append(s.Sources, row)
-		l.problem(s, "source", w, row.Note)
-	}
-	if l.sink != nil {
-		k := sinkRow(l.sink.Status())
-		run := k.Minus(l.before)
-		k.Run = &run
-		k.URL, k.Name, k.State, k.Since, k.Tries, k.Next = l.url, l.name, string(w.State), w.Since, w.Tries, w.Next
-		if why := l.gaveUp.Load(); why != nil {
-			k.Note = *why
-		} else if k.Note == "" && k.State != report.Connected {
-			k.Note = w.LastError
-		}
-		l.problem(s, "sink", w, k.Note)
-		s.Sinks = append(s.Sinks, k)
-	}
-}
-
-// problem adds what an operator should look at: a daemon's relay that cannot be reached, or that wants something.
-func (l *link) problem(s *report.Status, role string, w relay.LinkStatus, note string) {
-	if l.m.o.Once || note == "" {
-		return
-	}
-	s.Problems = append(s.Problems, fmt.Sprintf("%s %s: %s", role, l.url, note))
-}
-
-func (l *link) sourceRow(w relay.LinkStatus) report.Source {
-	f := l.from.Status()
-	r := doorRow(l.door)
-	r.URL, r.Name, r.State, r.Since, r.Tries, r.Next = l.url, l.name, string(w.State), w.Since, w.Tries, w.Next
-	r.BadFrames, r.LastEvent, r.Note = w.Unknown, f.LastEvent, w.LastError
-	r.Complete, r.CompleteNote = report.Complete(f.Complete.String()), f.Text
-	if f.Proven && f.ProvenBack > 0 {
-		r.ProvenBack = time.Unix(f.ProvenBack, 0).UTC()
-	}
-	if why := l.gaveUp.Load(); why != nil && r.Complete != report.Yes {
-		r.Complete, r.CompleteNote = report.No, *why
-	}
-	return r
-}
-
-// doorRow is what a door has counted.
-func doorRow(d *sources.Door) report.Source {
-	t := &d.Tally
-	r := report.Source{
-		Received: t.Received.Load(), New: t.New.Load(), Copies: t.Copies.Load(), Invalid: t.Invalid(), Unasked: t.Unasked.Load(),
-		InFlight: t.InFlight(), InvalidBy: make(map[string]int64),
-	}
-	for reason, n := range t.InvalidBy() {
-		r.InvalidBy[string(reason)] += n
-	}
-	return r
-}
-
-// sinkRow is what a ledger has counted.
-func sinkRow(st sinks.Status) report.Sink {
-	c := st.Counters
-	k := report.Sink{
-		URL: st.URL, Delivered: int64(c.Delivered + c.Duplicate), Duplicate: int64(c.Duplicate), Superseded: int64(c.Superseded),
-		Rejected: int64(c.RejectedTotal()), RejectedBy: signed(c.Rejected), Skipped: int64(c.SkippedTotal()), SkippedBy: signed(c.Skipped),
-		Pending: int64(st.Pending), Parked: int64(c.Parked), Issued: st.Issued, Start: c.Before, Note: st.Paused,
-	}
-	if st.Pace > 0 {
-		k.Pace = fmt.Sprintf("%.3g/s", st.Pace)
-	}
-	if st.Failing != "" {
-		k.Note = "ledger not committed: " + st.Failing
-	}
-	return k
-}
-
-func signed(m map[string]uint64) map[string]int64 {
-	s := make(map[string]int64, len(m))
-	for k, v := range m {
-		s[k] = int64(v)
-	}
-	return s
 }

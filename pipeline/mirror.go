@@ -45,7 +45,9 @@ type Mirror struct {
 	bigFrames chan struct{}
 	failed    chan error // the first error of a stage
 
-	importing sync.WaitGroup // imports under way
+	applying  sync.Mutex      // one Apply at a time
+	running   context.Context // the links' parent; set before the first Apply
+	importing sync.WaitGroup  // imports under way
 
 	mu       sync.Mutex
 	links    map[string]*link // by URL
@@ -53,7 +55,6 @@ type Mirror struct {
 	imported []*importing // ended ones; Once only
 	closed   bool         // no more imports
 	state    string
-	running  context.Context // the links' parent while Run runs
 }
 
 // bigFrames messages of more than 64 KiB are read at once, over all links.
@@ -91,10 +92,8 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 	}
 	links, stopLinks := context.WithCancel(base)
 	defer stopLinks()
-	m.mu.Lock()
 	m.running = links
-	m.state = report.Running
-	m.mu.Unlock()
+	m.setState(report.Running)
 	err := m.Apply(m.o.Config)
 
 	if err == nil {
@@ -132,15 +131,14 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 
 // wait blocks until it is time to stop.
 func (m *Mirror) wait(ctx context.Context) error {
-	var done chan struct{} // nil, and so never ready, for a daemon
+	once := &stage{} // its done is nil, and so never ready, for a daemon
 	if m.o.Once {
-		once := start(ctx, "one-shot", m.failed, m.untilDone)
+		once = start(ctx, "one-shot", m.failed, m.untilDone)
 		defer once.wait(stopped())
-		done = once.done
 	}
 	select {
-	case <-done:
-		return nil
+	case <-once.done:
+		return once.err
 	case err := <-m.failed:
 		return err
 	case <-ctx.Done():
@@ -184,28 +182,46 @@ func (m *Mirror) untilDone(ctx context.Context) error {
 // Apply makes the links what cfg says: new ones are started, those that left are closed, filters of those that stay are
 // swapped without touching their connections.
 func (m *Mirror) Apply(cfg *config.Config) error {
+	m.applying.Lock()
+	defer m.applying.Unlock()
 	want := m.plan(cfg)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for url, l := range m.links {
-		if _, stays := want[url]; !stays {
-			delete(m.links, url)
+	for _, l := range m.sorted() {
+		if _, stays := want[l.url]; !stays {
 			l.close()
+			m.setLink(l.url, nil)
 		}
 	}
 	for _, url := range slices.Sorted(maps.Keys(want)) {
-		l := m.links[url]
+		l := m.link(url)
 		if l == nil {
 			l = newLink(m, url, cfg.Relay(url), want[url])
-			m.links[url] = l
 		}
 		if err := l.apply(cfg, want[url]); err != nil {
 			return err
 		}
+		m.setLink(url, l)
 		l.start(m.running)
 	}
+	m.mu.Lock()
 	m.o.Config = cfg
+	m.mu.Unlock()
 	return nil
+}
+
+func (m *Mirror) link(url string) *link {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.links[url]
+}
+
+func (m *Mirror) setLink(url string, l *link) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l == nil {
+		delete(m.links, url)
+		return
+	}
+	m.links[url] = l
 }
 
 // roles is what one URL is in the config.
@@ -306,8 +322,8 @@ func (m *Mirror) flush(ctx context.Context) error {
 	defer cancel()
 	var errs []error
 	for _, l := range m.sorted() {
-		if l.sink != nil {
-			errs = append(errs, l.sink.Flush(ctx))
+		if _, sink := l.roles(); sink != nil {
+			errs = append(errs, sink.Flush(ctx))
 		}
 	}
 	return firstOf(errs)

@@ -1,0 +1,96 @@
+package pipeline
+
+import (
+	"fmt"
+	"time"
+
+	"rebroadcastr/relay"
+	"rebroadcastr/report"
+	"rebroadcastr/sinks"
+	"rebroadcastr/sources"
+)
+
+// report adds the link's rows to s.
+func (l *link) report(s *report.Status) {
+	w := l.wire.Status()
+	source, sink := l.roles()
+	if source != nil {
+		row := l.sourceRow(source, w)
+		s.Sources = append(s.Sources, row)
+		l.problem(s, "source", row.Note)
+	}
+	if sink != nil {
+		k := sinkRow(sink.Status())
+		k.Name, k.State, k.Since, k.Tries, k.Next = sink.name, string(w.State), w.Since, w.Tries, w.Next
+		run := k.Minus(sink.before)
+		k.Run = &run
+		if why := l.gaveUp.Load(); why != nil {
+			k.Note = *why
+		} else if k.Note == "" && k.State != report.Connected {
+			k.Note = w.LastError
+		}
+		l.problem(s, "sink", k.Note)
+		s.Sinks = append(s.Sinks, k)
+	}
+}
+
+// problem adds what an operator should look at: a daemon's relay that cannot be reached, or that wants something.
+func (l *link) problem(s *report.Status, role, note string) {
+	if l.m.o.Once || note == "" {
+		return
+	}
+	s.Problems = append(s.Problems, fmt.Sprintf("%s %s: %s", role, l.url, note))
+}
+
+func (l *link) sourceRow(source *sourceRoleOf, w relay.LinkStatus) report.Source {
+	f := source.from.Status()
+	r := doorRow(source.door)
+	r.URL, r.Name, r.State, r.Since, r.Tries, r.Next = l.url, source.name, string(w.State), w.Since, w.Tries, w.Next
+	r.BadFrames, r.LastEvent, r.Note = w.Unknown, f.LastEvent, w.LastError
+	r.Complete, r.CompleteNote = report.Complete(f.Complete.String()), f.Text
+	if f.Proven && f.ProvenBack > 0 {
+		r.ProvenBack = time.Unix(f.ProvenBack, 0).UTC()
+	}
+	if why := l.gaveUp.Load(); why != nil && r.Complete != report.Yes {
+		r.Complete, r.CompleteNote = report.No, *why
+	}
+	return r
+}
+
+// doorRow is what a door has counted.
+func doorRow(d *sources.Door) report.Source {
+	t := &d.Tally
+	r := report.Source{
+		Received: t.Received.Load(), New: t.New.Load(), Copies: t.Copies.Load(), Invalid: t.Invalid(), Unasked: t.Unasked.Load(),
+		InFlight: t.InFlight(), InvalidBy: make(map[string]int64),
+	}
+	for reason, n := range t.InvalidBy() {
+		r.InvalidBy[string(reason)] += n
+	}
+	return r
+}
+
+// sinkRow is what a ledger has counted.
+func sinkRow(st sinks.Status) report.Sink {
+	c := st.Counters
+	k := report.Sink{
+		URL: st.URL, Delivered: int64(c.Delivered + c.Duplicate), Duplicate: int64(c.Duplicate), Superseded: int64(c.Superseded),
+		Rejected: int64(c.RejectedTotal()), RejectedBy: signed(c.Rejected), Skipped: int64(c.SkippedTotal()), SkippedBy: signed(c.Skipped),
+		Pending: int64(st.Pending), Parked: int64(c.Parked), Issued: st.Issued, Start: c.Before, Note: st.Paused,
+	}
+	if st.Pace > 0 {
+		k.Pace = fmt.Sprintf("%.3g/s", st.Pace)
+	}
+	if st.Failing != "" {
+		k.Note = "ledger not committed: " + st.Failing
+	}
+	return k
+}
+
+func signed(m map[string]uint64) map[string]int64 {
+	s := make(map[string]int64, len(m))
+	for k, v := range m {
+		s[k] = int64(v)
+	}
+	return s
+}
