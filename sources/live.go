@@ -147,6 +147,7 @@ func (v *visit) heardOf(subs []*subscription, sig signal) error {
 	}
 	if !sig.closed {
 		s.answered = true
+		v.sess.Progress()
 		if s.hole {
 			s.hole = false
 			select {

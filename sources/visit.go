@@ -25,11 +25,21 @@ const (
 // leaveTime is the most that the CLOSE messages may take.
 const leaveTime = time.Second
 
+// session is what a visit needs of a relay.Session.
+type session interface {
+	Send(ctx context.Context, msg []byte) error
+	Request(ctx context.Context, msg []byte) error
+	Progress()
+	Stalled() time.Duration
+	Info() relay.Info
+	Err() error
+}
+
 // visit is one session's work. Its handler runs on the session's reader, run on Serve's goroutine, keepLive and the
 // saver on their own.
 type visit struct {
 	s      *Source
-	sess   *relay.Session
+	sess   session
 	ctx    context.Context // the role's
 	cancel context.CancelCauseFunc
 	log    zerolog.Logger
