@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
@@ -75,6 +76,9 @@ func (r *Relay) All() ([]*nostr.Event, error) {
 		}
 		for e := range ch {
 			events = append(events, e)
+		}
+		if len(events) >= maxEvents {
+			return fmt.Errorf("a local relay holds %d events, more than it is made for", len(events))
 		}
 		return nil
 	})

@@ -37,6 +37,9 @@ type Options struct {
 	Log io.Writer
 }
 
+// maxEvents is how many a relay may hold: eventstore makes room for so many, twice 16 bytes each, at each reading of all.
+const maxEvents = 20_000
+
 // Relay is a relay that runs. It is made by Start and ended by Close.
 type Relay struct {
 	o      Options
@@ -127,7 +130,7 @@ func startOn(ln net.Listener, o Options) (*Relay, error) {
 		return nil, fmt.Errorf("open the store of a local relay: %w", err)
 	}
 	// Init ties the two limits together; All reads with this one.
-	r.db.MaxLimitNegentropy = 1 << 24
+	r.db.MaxLimitNegentropy = maxEvents
 
 	r.rl = khatru.NewRelay()
 	r.rl.Log = log.New(o.Log, "khatru "+r.addr+" ", log.LstdFlags)
