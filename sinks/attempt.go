@@ -80,16 +80,17 @@ func newAttempt(s *Sink, sess *relay.Session) *attempt {
 	}
 }
 
-// close ends the attempt; it returns how many events were sent and not answered. Nothing is charged to them.
-func (a *attempt) close() int {
+// close ends the attempt; it returns how many events were sent and not answered, to which nothing is charged, and the relay's
+// refusal of us, if there was one.
+func (a *attempt) close() (unanswered int, pause *relay.Pause) {
 	a.s.mu.Lock()
 	defer a.s.mu.Unlock()
 	a.closed = true
-	n := len(a.sent)
+	unanswered = len(a.sent)
 	if a.control != nil {
-		n--
+		unanswered--
 	}
-	return n
+	return unanswered, a.pause
 }
 
 // follow waits at the archive's end on run's behalf.

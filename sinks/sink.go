@@ -286,7 +286,10 @@ func (s *Sink) Serve(ctx context.Context, sess *relay.Session) (err error) {
 	defer func() {
 		p := recover()
 		remove()
-		unanswered := a.close()
+		unanswered, pause := a.close()
+		if pause != nil {
+			err = pause // also if the relay closed right after it refused us
+		}
 		cancel()
 		helpers.Wait()
 		if a.reader != nil {

@@ -364,6 +364,26 @@ func TestAuthRequiredPausesAndKeepsTheQueue(t *testing.T) {
 	}
 }
 
+// TestRefusedAndClosed: a relay that says auth-required and closes is left alone as well.
+func TestRefusedAndClosed(t *testing.T) {
+	r := newRig(t, relaytest.Script{Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		s, ok := event.ScanLine([]byte(m.Raw[len(`["EVENT",`) : len(m.Raw)-1]))
+		if ok {
+			c.Send(`["OK","` + s.ID.String() + `",false,"auth-required: who are you"]`)
+			c.Close(1000, "")
+		}
+		return ok
+	}})
+	r.o.Probe = time.Hour
+	r.log.add(t, record.Origin{}, notes(1)...)
+	r.start()
+	r.await("the pause", func(st Status) bool { return st.Paused != "" })
+	time.Sleep(300 * time.Millisecond) // many backoffs
+	if st := r.sink.Status(); st.Session.Sessions != 1 || st.Pending != 1 {
+		t.Fatalf("%d sessions, %d pending; want one session and the event kept", st.Session.Sessions, st.Pending)
+	}
+}
+
 // TestRefusalsOfAWhitelistAreVerdicts: a relay that takes some events and blocks many refuses the events, not us.
 func TestRefusalsOfAWhitelistAreVerdicts(t *testing.T) {
 	r := newRig(t, relaytest.Script{OK: func(e nostr.Event) relaytest.Answer {
