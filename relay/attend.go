@@ -10,7 +10,7 @@ import (
 type outcome struct {
 	entry *entry
 	err   error
-	cause error // of its ctx's end, nil if it still lived when Serve returned
+	cause error // of its ctx's or the session's end, nil if both still lived when Serve returned
 }
 
 // progressLook is how often a live session is asked whether it brought progress, to clear the status of old errors.
@@ -46,7 +46,7 @@ func (l *Link) attend(ctx, infoCtx context.Context, c *core) error {
 			l.refreshInfo(ctx, infoCtx, false)
 		case o := <-outcomes:
 			serving--
-			if end, err := l.settle(c, o); err != nil {
+			if end, err := l.settle(o); err != nil {
 				failure = err
 			} else if end != nil {
 				why = end
@@ -58,7 +58,7 @@ func (l *Link) attend(ctx, infoCtx context.Context, c *core) error {
 	l.cancelRoles(c)
 	for ; serving > 0; serving-- {
 		o := <-outcomes
-		if _, err := l.settle(c, o); err != nil && failure == nil {
+		if _, err := l.settle(o); err != nil && failure == nil {
 			failure = err
 		}
 	}
@@ -106,7 +106,9 @@ func serve(ctx context.Context, s *Session, e *entry, left chan struct{}, outcom
 	o := outcome{entry: e}
 	defer func() {
 		recovered("role "+e.name+" of "+s.core.url, recover(), &o.err)
-		o.cause = context.Cause(ctx)
+		if o.cause = context.Cause(ctx); o.cause == nil {
+			o.cause = s.core.err()
+		}
 		s.cancel(errRemoved) // its handlers must not wait for a Serve that is gone
 		s.leave()
 		close(left)
@@ -116,7 +118,7 @@ func serve(ctx context.Context, s *Session, e *entry, left chan struct{}, outcom
 }
 
 // settle books a role's outcome. err ends the session; end is why it should be left if this was its last role.
-func (l *Link) settle(c *core, o outcome) (end *End, err error) {
+func (l *Link) settle(o outcome) (end *End, err error) {
 	l.roles.mu.Lock()
 	defer l.roles.mu.Unlock()
 	e := o.entry
@@ -135,22 +137,19 @@ func (l *Link) settle(c *core, o outcome) (end *End, err error) {
 		l.o.Log.Warn().Str("role", e.name).Dur("for", l.o.Settings.Stall/2).Msg("archive stalled: role paused")
 		return stalled, nil
 	}
-	if o.cause != nil {
-		return nil, nil // the session or the link ended before the role did: what it returned says nothing
-	}
 	var pause *Pause
-	switch {
-	case o.err == nil:
-		delete(l.roles.set, e.name)
-		l.o.Log.Debug().Str("role", e.name).Msg("role finished")
-		return nil, nil
-	case errors.As(o.err, &pause):
+	if errors.As(o.err, &pause) { // also at the session's end: auth-required, say, and then a close
 		e.until, e.reason = time.Now().Add(pause.For), clean(pause.Reason)
 		l.o.Log.Info().Str("role", e.name).Str("reason", e.reason).Dur("for", pause.For).Msg("role paused")
 		return nil, nil
 	}
-	if end := c.err(); end != nil {
-		return nil, nil // it met the session's end
+	if o.cause != nil {
+		return nil, nil // the session or the link ended before the role did: what it returned says nothing
+	}
+	if o.err == nil {
+		delete(l.roles.set, e.name)
+		l.o.Log.Debug().Str("role", e.name).Msg("role finished")
+		return nil, nil
 	}
 	return nil, &End{Reason: RoleFailed, Err: o.err}
 }

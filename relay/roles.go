@@ -49,9 +49,10 @@ func (r *roles) put(name string, role Role) (left <-chan struct{}) {
 		}
 	}
 	r.set[name] = e
+	wait := e.after // e is the link's from here on
 	r.mu.Unlock()
 	r.tell()
-	return e.after
+	return wait
 }
 
 // remove takes a role out and returns a channel that is closed when it has been left; nil if there is nothing to wait for.

@@ -14,9 +14,9 @@ import (
 type Role interface {
 	// Serve runs the role on one session. It returns when ctx ends, which it does when the session ends, the role is
 	// removed or the link is stopped; the role may still Send then (CLOSE) if the session lives. What it returns while
-	// ctx lives decides: nil: the role has finished for good, the link drops it; the socket stays while another role
-	// lives. *Pause: the role is left for that long, then served again. Any other error: the session is given up and
-	// the link dials again with backoff.
+	// ctx and session live decides: nil: the role has finished for good, the link drops it; the socket stays while
+	// another role lives. Any error but *Pause: the session is given up and the link dials again with backoff. *Pause,
+	// at any time: the role is left for that long, then served again; the socket stays if another role lives.
 	Serve(ctx context.Context, s *Session) error
 }
 

@@ -100,14 +100,16 @@ func (c *Conn) offer(raw string, e *nostr.Event) {
 func (c *Conn) run() {
 	defer c.ws.Close()
 	s := c.relay.current()
-	if s.IgnorePings {
-		c.ws.SetPingHandler(func(string) error { return nil })
-	} else {
-		c.ws.SetPingHandler(func(p string) error {
+	c.ws.SetPingHandler(func(p string) error {
+		c.relay.mu.Lock()
+		c.relay.pings++
+		c.relay.happenedLocked()
+		c.relay.mu.Unlock()
+		if !s.IgnorePings {
 			_ = c.ws.WriteControl(websocket.PongMessage, []byte(p), time.Now().Add(5*time.Second))
-			return nil
-		})
-	}
+		}
+		return nil
+	})
 	if s.AuthRequired {
 		c.Send(`["AUTH","challenge"]`)
 	}
@@ -320,3 +322,6 @@ func (c *Conn) event(s Script, raw string) {
 		c.Send(string(ok))
 	}
 }
+
+// Shut ends the connection in order (FIN), without a close frame: what was written arrives.
+func (c *Conn) Shut() { _ = c.ws.Close() }

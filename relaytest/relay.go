@@ -38,6 +38,7 @@ type Relay struct {
 	accepted int
 	dials    int
 	infos    int
+	pings    int
 	closes   []Close
 }
 
@@ -187,6 +188,9 @@ func (r *Relay) Accepted() int { r.mu.Lock(); defer r.mu.Unlock(); return r.acce
 // InfoRequests is the number of requests for the NIP-11 document so far.
 func (r *Relay) InfoRequests() int { r.mu.Lock(); defer r.mu.Unlock(); return r.infos }
 
+// Pings is the number of pings got so far.
+func (r *Relay) Pings() int { r.mu.Lock(); defer r.mu.Unlock(); return r.pings }
+
 // Closes tells how clients left, in order.
 func (r *Relay) Closes() []Close { r.mu.Lock(); defer r.mu.Unlock(); return slices.Clone(r.closes) }
 
@@ -248,7 +252,7 @@ func (r *Relay) current() Script { r.mu.Lock(); defer r.mu.Unlock(); return r.sc
 func (r *Relay) serve(w http.ResponseWriter, req *http.Request) {
 	s := r.current()
 	if !websocket.IsWebSocketUpgrade(req) {
-		r.serveInfo(w, s)
+		r.serveInfo(w, req, s)
 		return
 	}
 	r.mu.Lock()
@@ -300,11 +304,20 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request) {
 	r.mu.Unlock()
 }
 
-func (r *Relay) serveInfo(w http.ResponseWriter, s Script) {
+func (r *Relay) serveInfo(w http.ResponseWriter, req *http.Request, s Script) {
 	r.mu.Lock()
 	r.infos++
 	r.happenedLocked()
 	r.mu.Unlock()
+	if s.HoldInfo != nil {
+		select {
+		case <-s.HoldInfo:
+		case <-req.Context().Done():
+			return
+		case <-r.closed:
+			return
+		}
+	}
 	if s.Info == "" {
 		w.WriteHeader(http.StatusNotFound)
 		return

@@ -5,8 +5,9 @@ import "github.com/nbd-wtf/go-nostr"
 // Script says how a Relay behaves. Its zero value is a good relay.
 type Script struct {
 	// What it has.
-	Events []string // stored events, JSON; served newest first, equal times in the order given
-	Info   string   // its NIP-11 document; "": it has none (404)
+	Events   []string      // stored events, JSON; served newest first, equal times in the order given
+	Info     string        // its NIP-11 document; "": it has none (404)
+	HoldInfo chan struct{} // hold the NIP-11 document back until this is closed
 
 	// How it lets in.
 	Status     int           // refuse the upgrade with this HTTP status
