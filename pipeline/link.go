@@ -29,10 +29,11 @@ const (
 
 // link is one relay with its roles: one websocket, also when it is source and sink.
 type link struct {
-	m    *Mirror
-	url  string
-	log  zerolog.Logger
-	wire *relay.Link
+	m     *Mirror
+	url   string
+	order atomic.Int64 // among the links, as the user wrote them
+	log   zerolog.Logger
+	wire  *relay.Link
 
 	mu     sync.Mutex // over the roles; only Apply and the stop change them, one at a time
 	source *sourceRoleOf
@@ -91,6 +92,7 @@ func newLink(m *Mirror, url string, settings relay.Settings, r roles) *link {
 
 // apply makes the link's roles what r says.
 func (l *link) apply(cfg *config.Config, r roles) error {
+	l.order.Store(int64(r.order))
 	l.applySource(cfg, r.source)
 	return l.applySink(cfg, r.sink)
 }

@@ -191,12 +191,12 @@ func (m *Mirror) Apply(cfg *config.Config) error {
 			m.setLink(l.url, nil)
 		}
 	}
-	for _, url := range slices.Sorted(maps.Keys(want)) {
+	for url, r := range want {
 		l := m.link(url)
 		if l == nil {
-			l = newLink(m, url, cfg.Relay(url), want[url])
+			l = newLink(m, url, cfg.Relay(url), r)
 		}
-		if err := l.apply(cfg, want[url]); err != nil {
+		if err := l.apply(cfg, r); err != nil {
 			return err
 		}
 		m.setLink(url, l)
@@ -226,22 +226,30 @@ func (m *Mirror) setLink(url string, l *link) {
 
 // roles is what one URL is in the config.
 type roles struct {
+	order  int // of first mention: rows are shown as the user wrote them
 	source *config.Source
 	sink   *config.Sink
 }
 
 func (m *Mirror) plan(cfg *config.Config) map[string]roles {
 	want := make(map[string]roles)
+	of := func(url string) roles {
+		r, known := want[url]
+		if !known {
+			r.order = len(want)
+		}
+		return r
+	}
 	for i := range cfg.Sources {
 		if s := &cfg.Sources[i]; s.Enabled {
-			r := want[s.URL]
+			r := of(s.URL)
 			r.source = s
 			want[s.URL] = r
 		}
 	}
 	for i := range cfg.Sinks {
 		if s := &cfg.Sinks[i]; s.Enabled {
-			r := want[s.URL]
+			r := of(s.URL)
 			r.sink = s
 			want[s.URL] = r
 		}
@@ -252,7 +260,9 @@ func (m *Mirror) plan(cfg *config.Config) map[string]roles {
 func (m *Mirror) sorted() []*link {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.SortedFunc(maps.Values(m.links), func(a, b *link) int { return cmp.Compare(a.url, b.url) })
+	return slices.SortedFunc(maps.Values(m.links), func(a, b *link) int {
+		return cmp.Or(cmp.Compare(a.order.Load(), b.order.Load()), cmp.Compare(a.url, b.url))
+	})
 }
 
 func (m *Mirror) setState(s string) {
