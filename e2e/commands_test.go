@@ -175,8 +175,8 @@ func TestReindex(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := oneShot(t, 0, "backfill", append(args, "--again")...)
-			if src := s.source(t, from.URL()); src.New != 0 || src.Copies != int64(len(want)) {
-				t.Errorf("after it %d of the archived events are new and %d copies, want 0 and %d", src.New, src.Copies, len(want))
+			if src := s.source(t, from.URL()); src.New != 0 || src.Copies < int64(len(want)) {
+				t.Errorf("after it %d of the archived events are new and %d copies, want 0 and at least %d", src.New, src.Copies, len(want))
 			}
 			wantSet(t, "archive", archived(t, dir), want)
 		})

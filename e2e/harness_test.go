@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -218,7 +219,11 @@ func run(t testing.TB, dir string, args ...string) *daemon {
 
 func runWith(t testing.TB, dir string, o child.Options) *daemon {
 	t.Helper()
-	o.Args = append([]string{"run", "--archive", dir, "--listen", "", "--log-level", "debug", "--log-format", "json", "--no-progress"}, o.Args...)
+	args := []string{"run", "--archive", dir, "--log-level", "debug", "--log-format", "json", "--no-progress"}
+	if !slices.Contains(o.Args, "--listen") {
+		args = append(args, "--listen", "")
+	}
+	o.Args = append(args, o.Args...)
 	d := &daemon{process: start(t, o), dir: dir}
 	eventually(t, "the control socket answers", func() error {
 		select {

@@ -140,13 +140,17 @@ type show struct{ binary, home, archive string }
 func (d *show) start(collect bool, args ...string) (*child.Process, error) {
 	fmt.Printf("   $ rebroadcastr")
 	for _, a := range args {
+		if a == "" {
+			a = `""`
+		}
 		fmt.Printf(" %s", a)
 	}
 	fmt.Println()
-	if collect {
-		return child.Start(child.Options{Binary: d.binary, Args: args, Dir: d.home})
+	o := child.Options{Binary: d.binary, Args: args, Dir: d.home, Env: []string{"REBROADCASTR_LOG_FORMAT=console"}}
+	if !collect {
+		o.Tee, o.Raw = os.Stdout, true
 	}
-	return child.Start(child.Options{Binary: d.binary, Args: args, Dir: d.home, Tee: os.Stdout, Raw: true})
+	return child.Start(o)
 }
 
 // command runs it to its end, its output as it comes.
