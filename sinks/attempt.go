@@ -23,8 +23,10 @@ type attempt struct {
 	tail     chan followed // what follow read
 	ask      chan struct{} // tells follow to wait for the next record
 	waiting  bool          // follow has been asked
-	hand     *delivery     // read, entered in the ledger, and not sent yet
-	sincePut int           // sends since the last parked one
+	ended    mark          // the archive's end when it was asked, and when that was
+	endedAt  time.Time
+	hand     *delivery // read, entered in the ledger, and not sent yet
+	sincePut int       // sends since the last parked one
 
 	// Under s.mu.
 	sent    map[event.ID]*flight
@@ -195,7 +197,24 @@ func (a *attempt) step(ctx context.Context) (time.Duration, error) {
 	if d := s.ledger.NextDue().Sub(now); d < wait {
 		wait = max(d, time.Millisecond)
 	}
-	return wait, nil
+	return min(wait, a.passEnd(now)), nil
+}
+
+// tailWait is how long follow must have waited before the ordinals that are left at the log's end count as held by no line.
+const tailWait = 250 * time.Millisecond
+
+// passEnd passes ordinals that no line holds at the end of the log: withdrawn or blanked lines, with nothing behind them that
+// would show the gap. Not at once: a reader that cannot read on, though something is there, says so in Next. It returns the time
+// until it should be asked again.
+func (a *attempt) passEnd(now time.Time) time.Duration {
+	if !a.waiting || len(a.tail) > 0 {
+		return longest
+	}
+	if left := tailWait - now.Sub(a.endedAt); left > 0 {
+		return left
+	}
+	a.s.ledger.Pass(a.ended)
+	return longest
 }
 
 func (a *attempt) fitsLocked(d *delivery) bool {
@@ -270,9 +289,7 @@ func (a *attempt) readLog() (found bool, err error) {
 	if ok {
 		return true, a.enter(&rec)
 	}
-	// Ordinals that no line holds, at the end of the log: nothing will come for them.
-	a.s.ledger.Pass(mark{endOrdinal, endPlace})
-	a.waiting = true
+	a.waiting, a.ended, a.endedAt = true, mark{endOrdinal, endPlace}, a.s.now()
 	a.ask <- struct{}{}
 	return false, nil
 }
