@@ -126,6 +126,7 @@ func (a *Archive) writeGroup(ctx context.Context, items []item) error {
 	a.recs = recs
 	defer clear(recs)
 	setPlaces(a.seg, recs)
+	a.reserve(recs[len(recs)-1].Ordinal + 1)
 	if err := a.seg.write(recs); err != nil {
 		return a.mend(ctx, err, false, recs)
 	}
@@ -182,7 +183,7 @@ func (a *Archive) openSegment(ctx context.Context, items []item) error {
 	}
 	a.adopt(seg)
 	a.shelf.add(shelved(seg))
-	a.saveMark()
+	signal(a.tail.markDue)
 	return nil
 }
 

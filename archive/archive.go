@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -73,9 +74,10 @@ type Archive struct {
 	barriers []chan<- error
 	recs     []record.Record
 
-	tail  tail
-	room  room
-	warns warnings
+	reserved atomic.Uint64 // see mark
+	tail     tail
+	room     room
+	warns    warnings
 }
 
 // Status is what the archive tells about itself.
@@ -288,11 +290,14 @@ type tail struct {
 	lastSync time.Time
 	held     place.Place // the end that the observer is to be told when there is room; zero: none
 
-	armed chan struct{} // a token: there is something in it
-	kick  chan struct{} // a token: sync now
-	news  chan struct{} // a token for the appender: the syncer has finished something
+	armed   chan struct{} // a token: there is something in it
+	kick    chan struct{} // a token: sync now
+	markDue chan struct{} // a token: save a mark now
+	news    chan struct{} // a token for the appender: the syncer has finished something
 }
 
 func (t *tail) init() {
-	t.armed, t.kick, t.news = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	for _, c := range []*chan struct{}{&t.armed, &t.kick, &t.markDue, &t.news} {
+		*c = make(chan struct{}, 1)
+	}
 }

@@ -10,7 +10,7 @@ import (
 
 // In the state's bucket "archive":
 //
-//	mark            place (place.Append) | number of the next segment u32 | next ordinal u64, big-endian
+//	mark            place (place.Append) | number of the next segment u32 | next ordinal u64 | reserved u64, big-endian
 //	segments/NUMBER first ordinal u64 | lines u64 | length of the text u64; of segments that take no more
 const (
 	stateBucket    = "archive"
@@ -22,13 +22,19 @@ var markKey = []byte("mark")
 type mark struct {
 	synced place.Place // everything before is durable and was checked
 	number uint32
-	next   uint64
+	next   uint64 // ordinal, at that time
+	// reserved is above every ordinal that may have been issued since.
+	reserved uint64
 }
+
+// reserveAhead is how many ordinals a mark reserves: what some minutes bring at full speed.
+const reserveAhead = 1 << 20
 
 func (m mark) encode() []byte {
 	b := m.synced.Append(nil)
 	b = binary.BigEndian.AppendUint32(b, m.number)
-	return binary.BigEndian.AppendUint64(b, m.next)
+	b = binary.BigEndian.AppendUint64(b, m.next)
+	return binary.BigEndian.AppendUint64(b, m.reserved)
 }
 
 // loadState returns zero values where there are none. A value that cannot be right is as if it were not there: more
@@ -43,10 +49,11 @@ func (a *Archive) loadState() (m mark, segs map[uint32]segment, err error) {
 		if b == nil {
 			return nil
 		}
-		if v := b.Get(markKey); len(v) == place.Size+4+8 {
+		if v := b.Get(markKey); len(v) == place.Size+4+8+8 {
 			m.synced, _ = place.Decode(v)
 			m.number = binary.BigEndian.Uint32(v[place.Size:])
 			m.next = binary.BigEndian.Uint64(v[place.Size+4:])
+			m.reserved = binary.BigEndian.Uint64(v[place.Size+4+8:])
 		}
 		rows := tx.Bucket(stateBucket, segmentsBucket)
 		if rows == nil {
@@ -79,6 +86,7 @@ func (a *Archive) saveMark() {
 	a.tail.mu.Unlock()
 	segs := a.shelf.unsaved()
 	_, m.next = a.shelf.end()
+	m.reserved = m.next + reserveAhead
 	err := a.o.State.Update(func(tx *state.Tx) error {
 		b := tx.Bucket(stateBucket)
 		if err := b.Put(markKey, m.encode()); err != nil {
@@ -99,5 +107,19 @@ func (a *Archive) saveMark() {
 		a.warn("the archive's mark cannot be saved; the next start checks more", err)
 		return
 	}
+	a.reserved.Store(m.reserved)
 	a.shelf.saved(segs)
+}
+
+// reserve sees to it that the ordinals below next are known to be issued when they are: a mark is asked for long
+// before the last one's reservation is used up.
+func (a *Archive) reserve(next uint64) {
+	switch reserved := a.reserved.Load(); {
+	case next+reserveAhead/2 <= reserved:
+	case next <= reserved:
+		signal(a.tail.markDue)
+	default:
+		a.saveMark()
+		a.reserved.CompareAndSwap(reserved, next+maxGroup) // where the state refuses: not for each group again
+	}
 }

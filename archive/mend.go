@@ -78,7 +78,7 @@ func (a *Archive) mend(ctx context.Context, cause error, fsync bool, group []rec
 			a.ob.Written(recs[old:])
 		}
 		a.durable(recs[len(recs)-1].End, a.seg.lines)
-		a.saveMark()
+		signal(a.tail.markDue)
 	}
 	t.mu.Lock()
 	t.failed = nil

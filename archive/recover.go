@@ -64,9 +64,7 @@ func (a *Archive) recover() error {
 	a.shelf.next = r.next
 	end, _ := a.shelf.end()
 	a.tail.mark, a.tail.number = end, a.number
-	if len(found) > 0 || r.next > 0 {
-		a.saveMark()
-	}
+	a.saveMark()
 	return nil
 }
 
@@ -376,90 +374,4 @@ func (r *recovery) keepCopies(f files, text File, pieces []badLine) (err error) 
 	r.a.o.Log.Warn().Str("segment", f.text()).Int("pieces", len(pieces)).Int64("bytes", total).Int64("first_at", pieces[0].off).
 		Str("copy", path).Msg("took out what is no genuine event")
 	return errors.Join(fsys.SyncDir(dir), fsys.SyncDir(r.a.o.Dir))
-}
-
-// mendOrigin gives a checked segment an origin file with a sound header and without records beyond the text's end.
-func (r *recovery) mendOrigin(s *segment) (err error) {
-	if s.sealedOrigin {
-		return nil
-	}
-	fsys, path := r.a.o.FS, filepath.Join(r.a.o.Dir, s.name.origin())
-	f, err := fsys.OpenWrite(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		r.a.o.Log.Warn().Str("segment", s.base()).Msg("has no origin file: where its events came from is unknown")
-		s.hasOrigin = true
-		f, err = fsys.Create(path, r.a.o.Mode)
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	first, err := readOriginHeader(f, s.number)
-	switch {
-	case err == nil:
-		s.first = first
-	case errors.Is(err, errOriginHeader):
-		if err := writeAt(f, appendOriginHeader(nil, s.number, s.first), 0); err != nil {
-			return err
-		}
-	default:
-		return err
-	}
-	if err := r.cutOrigin(f, s.end); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	return fsys.SyncDir(r.a.o.Dir)
-}
-
-// cutOrigin removes the records of lines at or beyond end, and what is no block behind the last one. Ordinals that
-// it removes stay used: somebody may have been told of them.
-func (r *recovery) cutOrigin(f File, end int64) error {
-	o := originReader{f: f}
-	good := int64(originHeaderSize)
-	var keep []originRecord
-	for cut := false; ; {
-		ok, err := o.readBlock()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
-		}
-		for _, rec := range o.block {
-			r.next = max(r.next, rec.ordinal+1)
-		}
-		n := len(o.block)
-		if cut || n == 0 {
-			continue
-		}
-		if o.block[n-1].offset < end {
-			good = o.pos
-			continue
-		}
-		cut = true
-		for _, rec := range o.block {
-			if rec.offset < end {
-				keep = append(keep, rec)
-			}
-		}
-	}
-	size, err := f.Size()
-	if err != nil {
-		return err
-	}
-	if size == good {
-		return nil
-	}
-	if err := f.Truncate(good); err != nil {
-		return err
-	}
-	if len(keep) == 0 {
-		return nil
-	}
-	// Its strings are numbered anew; nothing comes behind it that could mean the old numbers.
-	b := newOriginEncoder().appendBlock(nil, len(keep), func(i int) originRecord { return keep[i] })
-	return writeAt(f, b, good)
 }

@@ -51,6 +51,10 @@ func (a *Archive) syncLoop(stop <-chan struct{}) (err error) {
 				running = true
 			}
 			continue
+		case <-a.tail.markDue:
+			marked = a.o.Now()
+			a.saveMark()
+			continue
 		case <-timer.C:
 		case <-a.tail.kick:
 			timer.Stop()
