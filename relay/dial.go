@@ -63,7 +63,8 @@ func (d *dialer) websocket(ctx context.Context) (*websocket.Conn, *wire, error) 
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		if ctx.Err() == context.DeadlineExceeded && (resp == nil || !errors.Is(err, websocket.ErrBadHandshake)) {
+		late := ctx.Err() == context.DeadlineExceeded || errors.Is(err, os.ErrDeadlineExceeded)
+		if late && !errors.Is(err, websocket.ErrBadHandshake) {
 			err = fmt.Errorf("no answer within %s", d.settings.Connect)
 		}
 		return nil, nil, endOfDial(err, resp)

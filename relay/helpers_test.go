@@ -108,9 +108,7 @@ func recv[T any](t *testing.T, what string, c <-chan T) T {
 func ends(c chan<- error) relay.Role {
 	return roleFunc(func(ctx context.Context, s *relay.Session) error {
 		<-ctx.Done()
-		if err := s.Err(); err != nil {
-			offer(c, err)
-		}
+		offerEnd(c, s)
 		return nil
 	})
 }
@@ -187,6 +185,13 @@ func asks(h func(ctx context.Context, s *relay.Session) *relay.Handler) relay.Ro
 		<-ctx.Done()
 		return nil
 	})
+}
+
+// offerEnd offers a session's end, if it has come.
+func offerEnd(c chan<- error, s *relay.Session) {
+	if err := s.Err(); err != nil {
+		offer(c, err)
+	}
 }
 
 // offer hands a value to a test that may have seen enough: a link goes on until the test's end.

@@ -137,6 +137,7 @@ func (l *Link) Run(ctx context.Context) (err error) {
 	defer stopInfo()
 	f := failures{backoff: backoff{Backoff: l.o.Settings.Backoff, random: l.o.Random}}
 	for ctx.Err() == nil {
+		l.roles.heard() // outlook sees every change up to here
 		n, ready, next, reason := l.roles.outlook()
 		if n == 0 {
 			return nil

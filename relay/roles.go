@@ -37,6 +37,14 @@ func (r *roles) tell() {
 	}
 }
 
+// heard takes the token of changes so far.
+func (r *roles) heard() {
+	select {
+	case <-r.changed:
+	default:
+	}
+}
+
 // put adds a role, in place of one of the same name, and returns a channel that is closed when that one has been left.
 func (r *roles) put(name string, role Role) (left <-chan struct{}) {
 	r.mu.Lock()

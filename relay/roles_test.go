@@ -19,11 +19,11 @@ func TestBothRolesShareOneWebsocket(t *testing.T) {
 	old := relaytest.Sign(relaytest.Key(1), 1, 1700000000, nil, "old")
 	fresh := relaytest.Sign(relaytest.Key(1), 1, 1700000001, nil, "new")
 	r := relaytest.New(t, relaytest.Script{Events: []string{old}})
-	events, oks := newList(), make(chan string, 1)
+	events, oks, asked := newList(), make(chan string, 1), make(chan struct{})
 	source := roleFunc(func(ctx context.Context, s *relay.Session) error {
 		s.Handle(&relay.Handler{
 			Event: func(frame []byte) { s.Progress(); events.add(string(frame)) },
-			EOSE:  func(sub, hint string) { events.add("EOSE " + sub) },
+			EOSE:  func(sub, hint string) { events.add("EOSE " + sub); close(asked) },
 		})
 		if err := s.Request(ctx, []byte(`["REQ","page-1",{"kinds":[1]}]`)); err != nil {
 			return err
@@ -32,6 +32,7 @@ func TestBothRolesShareOneWebsocket(t *testing.T) {
 		return s.Send(context.WithoutCancel(ctx), []byte(`["CLOSE","page-1"]`))
 	})
 	sink := roleFunc(func(ctx context.Context, s *relay.Session) error {
+		recv(t, "the source's EOSE", asked)
 		s.Handle(&relay.Handler{OK: func(id event.ID, ok bool, text string) { oks <- fmt.Sprint(id, ok, text) }})
 		if err := s.Send(ctx, []byte(`["EVENT",`+fresh+`]`)); err != nil {
 			return err

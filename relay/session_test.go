@@ -119,8 +119,8 @@ func TestBigMessages(t *testing.T) {
 			end := make(chan error, 10)
 			l := run(t, r.URL, s, roleFunc(func(ctx context.Context, s *relay.Session) error {
 				_ = s.Send(ctx, []byte(`["REQ","live-0",{}]`))
-				<-s.Done()
-				offer(end, s.Err())
+				<-ctx.Done()
+				offerEnd(end, s)
 				return nil
 			}))
 			wantEnd(t, recv(t, "the end", end), relay.FrameTooBig)
@@ -172,8 +172,8 @@ func TestMessagesThatNeverEnd(t *testing.T) {
 		end := make(chan error, 10)
 		run(t, r.URL, s, roleFunc(func(ctx context.Context, s *relay.Session) error {
 			_ = s.Send(ctx, []byte(`["REQ","live-0",{}]`))
-			<-s.Done()
-			offer(end, s.Err())
+			<-ctx.Done()
+			offerEnd(end, s)
 			return nil
 		}))
 		wantEnd(t, recv(t, "the end", end), relay.FrameTooSlow)
@@ -321,8 +321,8 @@ func TestARelayThatStopsReading(t *testing.T) {
 		msg := []byte(`["EVENT",{"content":"` + strings.Repeat("x", 256<<10) + `"}]`)
 		for {
 			if err := s.Send(ctx, msg); err != nil {
-				<-s.Done()
-				offer(end, s.Err())
+				<-ctx.Done()
+				offerEnd(end, s)
 				return nil
 			}
 		}
@@ -356,9 +356,7 @@ func TestHowTheRelayEndsIt(t *testing.T) {
 			l := run(t, r.URL, quick(), roleFunc(func(ctx context.Context, s *relay.Session) error {
 				_ = s.Send(ctx, []byte(`["REQ","live-0",{}]`))
 				<-ctx.Done()
-				if err := s.Err(); err != nil {
-					offer(end, err)
-				}
+				offerEnd(end, s)
 				if err := s.Send(context.Background(), nil); err == nil && s.Err() != nil {
 					t.Error("Send on an ended session is not an error")
 				}
