@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -207,16 +208,30 @@ func (l *link) sourceEnded(ctx context.Context) error {
 	}
 }
 
-// settled waits until the sink has a verdict or a parked row for everything below end, or the link was given up.
+// pausedLook is how often a one-shot command looks whether a sink waits for an operator: it does not wait with it.
+const pausedLook = 200 * time.Millisecond
+
+// settled waits until the sink has a verdict or a parked row for everything below end, the link was given up, or only
+// an operator could help.
 func (l *link) settled(ctx context.Context, end uint64) {
 	_, sink := l.roles()
 	if sink == nil {
 		return
 	}
 	waiting := start(ctx, "settle "+l.url, nil, func(ctx context.Context) error { return sink.Settled(ctx, end) })
-	select {
-	case <-waiting.done:
-	case <-l.stage.done:
+	look := time.NewTicker(pausedLook)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C:
+			if sink.Status().Paused == "" {
+				continue
+			}
+			l.log.Error().Msg(pausedText(sink.Status()))
+		case <-waiting.done:
+		case <-l.stage.done:
+		}
+		break
 	}
 	waiting.cancel()
 	<-waiting.done

@@ -291,6 +291,28 @@ func TestHurry(t *testing.T) {
 	r.stop()
 }
 
+// A one-shot command does not wait for a sink that only an operator can open; its queue is kept and it is said why.
+func TestPausedSinkEndsOneShot(t *testing.T) {
+	a := relaytest.New(t, relaytest.Script{Events: notes(1, 10)})
+	private := relaytest.New(t, relaytest.Script{AuthRequired: true})
+	open := relaytest.New(t, relaytest.Script{})
+	r := begin(t, testConfig(t, []*relaytest.Relay{a}, []*relaytest.Relay{private, open}), Options{Once: true, GiveUp: time.Hour})
+	s, err := r.end()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := s.Sinks[0]
+	if k.State != report.Ended && k.State != report.Paused || k.Pending != 10 || !strings.Contains(k.Note, "auth-required") || !strings.Contains(k.Note, "Queue kept: 10") {
+		t.Errorf("the private sink: %+v; want 10 pending and the reason", k)
+	}
+	if _, sinks := s.Incomplete(); len(sinks) != 1 {
+		t.Errorf("incomplete sinks: %v, want the private one", sinks)
+	}
+	if n := len(open.Stored()); n != 10 {
+		t.Errorf("the other sink has %d events, want 10", n)
+	}
+}
+
 // A panic in a stage ends the run with an error that names it, and the ledgers are saved.
 func TestPanicStopsInOrder(t *testing.T) {
 	a := relaytest.New(t, relaytest.Script{Events: notes(1, 30)})

@@ -2,7 +2,10 @@ package pipeline
 
 import (
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/dustin/go-humanize"
 
 	"rebroadcastr/relay"
 	"rebroadcastr/report"
@@ -20,8 +23,12 @@ func (l *link) report(s *report.Status) {
 		l.problem(s, "source", row.Note)
 	}
 	if sink != nil {
-		k := sinkRow(sink.Status())
+		st := sink.Status()
+		k := sinkRow(st)
 		k.Name, k.State, k.Since, k.Tries, k.Next = sink.name, string(w.State), w.Since, w.Tries, w.Next
+		if st.Paused != "" {
+			k.State, k.Since = report.Paused, st.Since
+		}
 		run := k.Minus(sink.before)
 		k.Run = &run
 		if why := l.gaveUp.Load(); why != nil {
@@ -47,6 +54,11 @@ func (l *link) sourceRow(source *sourceRoleOf, w relay.LinkStatus) report.Source
 	r := doorRow(source.door)
 	r.URL, r.Name, r.State, r.Since, r.Tries, r.Next = l.url, source.name, string(w.State), w.Since, w.Tries, w.Next
 	r.BadFrames, r.LastEvent, r.Note = w.Unknown, f.LastEvent, w.LastError
+	for _, role := range w.Roles {
+		if role.Name == sourceRole && !role.Until.IsZero() {
+			r.State, r.Next, r.Note = report.Paused, role.Until, role.Reason
+		}
+	}
 	r.Complete, r.CompleteNote = report.Complete(f.Complete.String()), f.Text
 	if f.Proven && f.ProvenBack > 0 {
 		r.ProvenBack = time.Unix(f.ProvenBack, 0).UTC()
@@ -76,7 +88,10 @@ func sinkRow(st sinks.Status) report.Sink {
 	k := report.Sink{
 		URL: st.URL, Delivered: int64(c.Delivered + c.Duplicate), Duplicate: int64(c.Duplicate), Superseded: int64(c.Superseded),
 		Rejected: int64(c.RejectedTotal()), RejectedBy: signed(c.Rejected), Skipped: int64(c.SkippedTotal()), SkippedBy: signed(c.Skipped),
-		Pending: int64(st.Pending), Parked: int64(c.Parked), Issued: st.Issued, Start: c.Before, Note: st.Paused,
+		Pending: int64(st.Pending), Parked: int64(c.Parked), Issued: st.Issued, Start: c.Before,
+	}
+	if st.Paused != "" {
+		k.Note = pausedText(st)
 	}
 	if st.Pace > 0 {
 		k.Pace = fmt.Sprintf("%.3g/s", st.Pace)
@@ -85,6 +100,12 @@ func sinkRow(st sinks.Status) report.Sink {
 		k.Note = "ledger not committed: " + st.Failing
 	}
 	return k
+}
+
+// pausedText says what only people can mend.
+func pausedText(st sinks.Status) string {
+	return fmt.Sprintf("%s. There is no key here to log in or pay with: ask the operator to allow your address, or drop the sink. Queue kept: %s",
+		strings.TrimRight(st.Paused, ". "), humanize.Comma(int64(st.Pending)))
 }
 
 func signed(m map[string]uint64) map[string]int64 {
