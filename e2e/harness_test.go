@@ -232,8 +232,8 @@ func runWith(t testing.TB, dir string, o child.Options) *daemon {
 		default:
 		}
 		s, err := d.ask()
-		if err == nil && s.State != "running" {
-			return fmt.Errorf("state %q", s.State)
+		if err == nil && (s.State != "running" || len(s.Sources)+len(s.Sinks) == 0) {
+			return fmt.Errorf("state %q, %d sources, %d sinks", s.State, len(s.Sources), len(s.Sinks))
 		}
 		return err
 	})

@@ -75,6 +75,7 @@ func Start(o Options) (*Process, error) {
 		"PATH=" + os.Getenv("PATH"),
 		"HOME=" + o.Dir,
 		"TMPDIR=" + os.TempDir(),
+		"GORACE=atexit_sleep_ms=50", // a second by default, at every end of a child that was built with the race detector
 	}, o.Env...)
 	p.cmd.Stdin = o.Stdin
 	p.cmd.Stdout, p.cmd.Stderr = io.Writer(&p.out), io.Writer(&p.errs)
