@@ -161,8 +161,9 @@ func (c *client) hear(t *testing.T, labels ...string) string {
 	if err != nil {
 		t.Fatalf("wait for %v: %v", labels, err)
 	}
-	if c.last = nostr.ParseMessage(string(b)); c.last == nil || !slices.Contains(labels, c.last.Label()) {
-		t.Fatalf("got %s, want one of %v", b, labels)
+	parser := nostr.NewMessageParser()
+	if c.last, err = parser.ParseMessage(string(b)); err != nil || !slices.Contains(labels, c.last.Label()) {
+		t.Fatalf("got %s, %v; want one of %v", b, err, labels)
 	}
 	return c.last.Label()
 }
