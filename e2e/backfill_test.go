@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -61,10 +60,10 @@ archive: {dir: %q}
 		if err := statusOf(dir, &s); err != nil {
 			return err
 		}
-		if len(s.Sources) == 0 {
-			return errors.New("it is still starting")
+		src, err := s.findSource(forger.URL)
+		if err != nil {
+			return err
 		}
-		src := s.source(t, forger.URL)
 		if n := forger.sentSoFar(); n == 0 || src.Received+sum(src.BadFrames) < int64(n) || src.InFlight != 0 {
 			return fmt.Errorf("%d of %d read, %d on their way", src.Received, n, src.InFlight)
 		}

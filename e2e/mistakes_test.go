@@ -185,7 +185,11 @@ func TestSinkWantsLogin(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if k := s.sink(t, closed.URL); k.State != report.Paused {
+		k, err := s.findSink(closed.URL)
+		if err != nil {
+			return err
+		}
+		if k.State != report.Paused {
 			return fmt.Errorf("%s is %s", k.URL, k.State)
 		}
 		if n := len(open.Received()); n < 20 {

@@ -61,24 +61,40 @@ func (s status) idle() error {
 
 func (s status) source(t testing.TB, url string) report.Source {
 	t.Helper()
+	src, err := s.findSource(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return src
+}
+
+// findSource is for a program that is still starting, and has not added all its links.
+func (s status) findSource(url string) (report.Source, error) {
 	for _, src := range s.Sources {
 		if src.URL == url {
-			return src
+			return src, nil
 		}
 	}
-	t.Fatalf("no source %s in the status: %+v", url, s.Sources)
-	return report.Source{}
+	return report.Source{}, fmt.Errorf("no source %s in the status: %+v", url, s.Sources)
 }
 
 func (s status) sink(t testing.TB, url string) report.Sink {
 	t.Helper()
+	k, err := s.findSink(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// findSink is for a program that is still starting, and has not added all its links.
+func (s status) findSink(url string) (report.Sink, error) {
 	for _, k := range s.Sinks {
 		if k.URL == url {
-			return k
+			return k, nil
 		}
 	}
-	t.Fatalf("no sink %s in the status: %+v", url, s.Sinks)
-	return report.Sink{}
+	return report.Sink{}, fmt.Errorf("no sink %s in the status: %+v", url, s.Sinks)
 }
 
 // total is the sum of one figure over all sources.
