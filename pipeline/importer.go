@@ -2,11 +2,9 @@ package pipeline
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"rebroadcastr/archive"
 	"rebroadcastr/event"
@@ -34,27 +32,29 @@ const maxImportLine = budgetBytes / 2
 // tooLong counts lines beyond maxImportLine.
 const tooLong event.Reason = "too long"
 
-// Reject is one refused line of an import, as --rejects writes it.
-type Reject struct {
-	Reason string `json:"reason"`
-	Line   string `json:"line"`
-}
-
 // Import takes JSONL through the stages: bare events, or relay messages that hold one. Bad lines are counted, written
-// to rejects (one JSON object each, may be nil) and passed over. It returns once everything that came is durable.
-func (m *Mirror) Import(ctx context.Context, lines io.Reader, noDeliver bool, rejects io.Writer) (report.Source, error) {
+// to refused (one JSON object each, may be nil) and passed over. It returns once everything that came is durable. When
+// ctx ends or the Mirror stops it returns too, even while a Read of lines waits: that one is left to the owner of lines,
+// who closes it. refused is not used after the return.
+func (m *Mirror) Import(ctx context.Context, lines io.Reader, noDeliver bool, refused io.Writer) (report.Source, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	i := &importing{door: sources.NewDoor("", wanted(m.config(), nil, nil).Compile()), cancel: cancel}
 	i.door.NoDeliver = noDeliver || m.o.NoDeliver
-	out := &rejectFile{to: rejects, fail: cancel}
-	i.door.OnRefused = out.write
+	out := newRejects(refused)
+	if refused != nil {
+		i.door.OnRefused = out.add
+	}
 	if !m.addImport(i) {
 		return i.report(), errStopping
 	}
 	defer m.removeImport(i)
-
-	err := m.feed(ctx, i.door, lines)
+	// A reject that cannot be kept would be lost: the import stops.
+	writing := start(ctx, "write the rejects", nil, func(ctx context.Context) error {
+		defer cancel()
+		return out.run(ctx)
+	})
+	err := m.feed(ctx, i.door, interruptible(ctx, lines), out)
 	answer, barrierErr := m.intake.Barrier(ctx)
 	if barrierErr == nil {
 		select {
@@ -63,13 +63,29 @@ func (m *Mirror) Import(ctx context.Context, lines io.Reader, noDeliver bool, re
 			barrierErr = ctx.Err()
 		}
 	}
-	if out.err() != nil {
-		return i.report(), fmt.Errorf("write the rejects: %w", out.err())
+	out.close()
+	<-writing.done
+	if firstOf([]error{writing.err}) != nil {
+		return i.report(), writing.err
 	}
 	return i.report(), errors.Join(err, barrierErr)
 }
 
-func (m *Mirror) feed(ctx context.Context, door *sources.Door, lines io.Reader) error {
+// interruptible reads from r until ctx ends, also while r itself waits.
+func interruptible(ctx context.Context, r io.Reader) io.Reader {
+	out, in := io.Pipe()
+	go func() { // ends with r, or with the first Read of r that returns after ctx has ended
+		in.CloseWithError(guard("input", func() error {
+			_, err := io.Copy(in, r)
+			return err
+		}))
+	}()
+	context.AfterFunc(ctx, func() { out.CloseWithError(ctx.Err()) })
+	return out
+}
+
+func (m *Mirror) feed(ctx context.Context, door *sources.Door, lines io.Reader, out *rejects) error {
+	number := int64(0)
 	r := archive.Lines(lines, maxImportLine)
 	for {
 		l, err := r.Next()
@@ -77,8 +93,12 @@ func (m *Mirror) feed(ctx context.Context, door *sources.Door, lines io.Reader) 
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
-			return fmt.Errorf("read the line after %d: %w", l.Number, err)
+			return fmt.Errorf("read the line after %d: %w", number, err)
 		}
+		if err := out.wait(ctx); err != nil {
+			return err
+		}
+		number = l.Number
 		door.Tally.Received.Add(1)
 		if l.TooLong {
 			door.Refused(nil, tooLong)
@@ -95,38 +115,4 @@ func (m *Mirror) feed(ctx context.Context, door *sources.Door, lines io.Reader) 
 			return err
 		}
 	}
-}
-
-// rejectFile writes refused lines; the shards call it from several goroutines.
-type rejectFile struct {
-	to   io.Writer
-	fail context.CancelFunc
-
-	mu     sync.Mutex
-	failed error
-}
-
-func (r *rejectFile) write(raw []byte, reason event.Reason) {
-	if r.to == nil {
-		return
-	}
-	b, err := json.Marshal(Reject{string(reason), string(raw)})
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.failed != nil {
-		return
-	}
-	if err == nil {
-		_, err = r.to.Write(append(b, '\n'))
-	}
-	if err != nil { // a reject that cannot be kept would be lost: the import stops
-		r.failed = err
-		r.fail()
-	}
-}
-
-func (r *rejectFile) err() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.failed
 }
