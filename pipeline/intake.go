@@ -19,7 +19,7 @@ type intake struct {
 	shards []*shard
 	budget *budget
 	now    func() time.Time
-	closed chan struct{} // closed when the shards take no more
+	closed chan struct{} // closed when nothing more is offered
 }
 
 // Offer takes one event. A copy of an id in the LRU ends here, with no allocation; anything else is copied and queued
@@ -96,20 +96,6 @@ func (in *intake) Barrier(ctx context.Context) (<-chan error, error) {
 	return b.answer, nil
 }
 
-// stop lets the shards end behind what is queued. Nothing may be offered afterwards; what is, is refused or left.
-func (in *intake) stop(ctx context.Context) error {
-	for _, s := range in.shards {
-		for _, q := range []struct {
-			ch   chan<- item
-			live bool
-		}{{s.live, true}, {s.history, false}} {
-			select {
-			case q.ch <- item{stop: true, live: q.live}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-	}
-	close(in.closed)
-	return nil
-}
+// close lets the shards end behind what is queued. Nobody offers any more; who does is refused or left waiting. It
+// waits for no shard: one may have failed with its queues full.
+func (in *intake) close() { close(in.closed) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"rebroadcastr/config"
+	"rebroadcastr/event"
 	"rebroadcastr/place"
 	"rebroadcastr/policy"
 	"rebroadcastr/relay"
@@ -30,31 +32,35 @@ const (
 
 // link is one relay with its roles: one websocket, also when it is source and sink.
 type link struct {
-	m     *Mirror
-	url   string
-	order atomic.Int64 // among the links, as the user wrote them
-	log   zerolog.Logger
-	wire  *relay.Link
+	m        *Mirror
+	url      string
+	settings relay.Settings
+	order    atomic.Int64 // among the links, as the user wrote them
+	log      zerolog.Logger
+	wire     *relay.Link
 
 	mu     sync.Mutex // over the roles; only Apply and the stop change them, one at a time
 	source *sourceRoleOf
 	sink   *sinkRoleOf
 
-	stage  *stage // nil until started
+	stage  *stage // nil until started, which is before the Mirror knows the link
 	gaveUp atomic.Pointer[string]
 }
 
 // sourceRoleOf is a link's source; sinkRoleOf its sink.
 type sourceRoleOf struct {
 	*watched
-	name string
-	door *sources.Door
-	from *sources.Source
+	name    string
+	door    *sources.Door
+	from    *sources.Source
+	filters []event.Filter // asked for
+	history config.History
 }
 
 type sinkRoleOf struct {
 	*sinks.Sink
 	name   string
+	send   []string
 	before report.Sink // the ledger at start
 }
 
@@ -88,54 +94,90 @@ func newLink(m *Mirror, url string, settings relay.Settings, r roles) *link {
 			o.MaxTries = sourceTries
 		}
 	}
-	return &link{m: m, url: url, log: m.log.With().Str("relay", url).Logger(), wire: relay.NewLink(o)}
+	return &link{m: m, url: url, settings: settings, log: m.log.With().Str("relay", url).Logger(), wire: relay.NewLink(o)}
 }
 
 // apply makes the link's roles what r says.
 func (l *link) apply(cfg *config.Config, r roles) error {
 	l.order.Store(int64(r.order))
-	l.applySource(cfg, r.source)
-	return l.applySink(cfg, r.sink)
+	// What joins goes before what leaves: a link without a role ends.
+	if r.source != nil {
+		l.applySource(cfg, r.source)
+	}
+	if r.sink != nil {
+		if err := l.applySink(cfg, r.sink); err != nil {
+			return err
+		}
+	}
+	if r.source == nil {
+		l.closeSource()
+		l.setSource(nil)
+	}
+	if _, sink := l.roles(); sink != nil && r.sink == nil {
+		l.wire.Remove(sinkRole)
+		l.setSink(nil)
+	}
+	return nil
+}
+
+// fits says whether the link can become what r says without being made anew.
+func (l *link) fits(cfg *config.Config, r roles) bool {
+	_, sink := l.roles()
+	return !l.over() && l.settings == cfg.Relay(l.url) && (sink == nil || r.sink == nil || slices.Equal(sink.send, r.sink.Send))
+}
+
+// over says whether the link has ended: given up, or left by its last role.
+func (l *link) over() bool {
+	select {
+	case <-l.stage.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (l *link) applySource(cfg *config.Config, c *config.Source) {
-	if c == nil {
-		l.closeSource()
-		l.setSource(nil)
-		return
+	want, filters := wanted(cfg, c.Only, c.Except).Compile(), asked(cfg, c.Only)
+	now, _ := l.roles()
+	var door *sources.Door
+	if now != nil {
+		door = now.door
+		door.SetWant(want)
+		if now.asksFor(filters, c.History) {
+			return
+		}
+	} else {
+		door = sources.NewDoor(l.url, want)
+		door.NoDeliver = l.m.o.NoDeliver
 	}
-	want := wanted(cfg, c.Only, c.Except).Compile()
-	if now, _ := l.roles(); now != nil {
-		now.door.SetWant(want)
-		return
-	}
-	door := sources.NewDoor(l.url, want)
-	door.NoDeliver = l.m.o.NoDeliver
 	from := sources.New(sources.Options{
-		URL: l.url, Door: door, Intake: l.m.intake, State: l.m.o.Store.State, Filters: asked(cfg, c.Only),
+		URL: l.url, Door: door, Intake: l.m.intake, State: l.m.o.Store.State, Filters: filters,
 		History: sources.History(c.History), Once: l.m.o.Once, Again: l.m.o.Again, Limit: l.m.o.Limit,
 		Backoff: cfg.Relay(l.url).Backoff, Now: l.m.o.Now, Log: l.m.log,
 	})
-	role := &sourceRoleOf{watched: watch(from), name: c.Name, door: door, from: from}
+	role := &sourceRoleOf{watched: watch(from), name: c.Name, door: door, from: from, filters: filters, history: c.History}
 	l.setSource(role)
-	l.wire.Add(sourceRole, role)
+	if now == nil {
+		l.wire.Add(sourceRole, role)
+		return
+	}
+	l.wire.Replace(sourceRole, role) // the websocket stays
+	now.end()
+}
+
+// asksFor says whether the role asks for filters already, and for as much history. A later start asks for nothing more.
+func (r *sourceRoleOf) asksFor(filters []event.Filter, h config.History) bool {
+	same := slices.EqualFunc(r.filters, filters, func(a, b event.Filter) bool { return a.Key() == b.Key() })
+	return same && (h.None || !r.history.None && r.history.Since <= h.Since)
 }
 
 func (l *link) applySink(cfg *config.Config, c *config.Sink) error {
-	_, now := l.roles()
-	if c == nil {
-		if now != nil {
-			l.wire.Remove(sinkRole)
-			l.setSink(nil)
-		}
-		return nil
-	}
 	selection := wanted(cfg, c.Only, c.Except)
 	allow, err := policy.NewAllow(c.Send)
 	if err != nil {
 		return fmt.Errorf("sink %s: %w", l.url, err)
 	}
-	if now != nil {
+	if _, now := l.roles(); now != nil {
 		now.SetWant(selection.Compile(), selectionKey(selection))
 		return nil
 	}
@@ -148,7 +190,7 @@ func (l *link) applySink(cfg *config.Config, c *config.Sink) error {
 	if err != nil {
 		return fmt.Errorf("open sink %s: %w", l.url, err)
 	}
-	l.setSink(&sinkRoleOf{Sink: sink, name: c.Name, before: sinkRow(sink.Status())})
+	l.setSink(&sinkRoleOf{Sink: sink, name: c.Name, send: c.Send, before: sinkRow(sink.Status())})
 	l.wire.Add(sinkRole, sink)
 	return nil
 }
@@ -211,8 +253,9 @@ func (l *link) sourceEnded(ctx context.Context) error {
 // pausedLook is how often a one-shot command looks whether a sink waits for an operator: it does not wait with it.
 const pausedLook = 200 * time.Millisecond
 
-// settled waits until the sink has a verdict or a parked row for everything below end, the link was given up, or only
-// an operator could help.
+// settled waits until the sink has a verdict or a parked row for everything below end, or nothing more can be hoped
+// for: the link was given up, only an operator could help, or the sink answers and settles nothing (rate-limited, for
+// ever).
 func (l *link) settled(ctx context.Context, end uint64) {
 	_, sink := l.roles()
 	if sink == nil {
@@ -221,6 +264,13 @@ func (l *link) settled(ctx context.Context, end uint64) {
 	waiting := start(ctx, "settle "+l.url, nil, func(ctx context.Context) error { return sink.Settled(ctx, end) })
 	look := time.NewTicker(pausedLook)
 	defer look.Stop()
+	var patience <-chan time.Time
+	if l.m.o.GiveUp > 0 {
+		t := time.NewTicker(l.m.o.GiveUp)
+		defer t.Stop()
+		patience = t.C
+	}
+	before := sink.Status().Pending
 	for {
 		select {
 		case <-look.C:
@@ -228,6 +278,14 @@ func (l *link) settled(ctx context.Context, end uint64) {
 				continue
 			}
 			l.log.Error().Msg(pausedText(sink.Status()))
+		case <-patience:
+			if now := sink.Status().Pending; now < before {
+				before = now
+				continue
+			}
+			text := fmt.Sprintf("given up: nothing settled within %s", l.m.o.GiveUp)
+			l.log.Error().Msg(text)
+			l.gaveUp.CompareAndSwap(nil, &text)
 		case <-waiting.done:
 		case <-l.stage.done:
 		}

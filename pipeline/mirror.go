@@ -45,8 +45,8 @@ type Mirror struct {
 	bigFrames chan struct{}
 	failed    chan error // the first error of a stage
 
-	applying  sync.Mutex      // one Apply at a time
-	running   context.Context // the links' parent; set before the first Apply
+	applying  sync.Mutex      // one Apply at a time; over running
+	running   context.Context // the links' parent while links may join; else nil
 	importing sync.WaitGroup  // imports under way
 
 	mu       sync.Mutex
@@ -68,7 +68,7 @@ func New(o Options) *Mirror {
 	b := newBudget()
 	in := &intake{index: o.Store.Index, budget: b, now: o.Now, closed: make(chan struct{})}
 	for range o.Store.Index.Shards() {
-		in.shards = append(in.shards, newShard(o.Store.Index, o.Store.Archive, b))
+		in.shards = append(in.shards, newShard(o.Store.Index, o.Store.Archive, b, in.closed))
 	}
 	_, begun := o.Store.Archive.End()
 	return &Mirror{
@@ -92,9 +92,9 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 	}
 	links, stopLinks := context.WithCancel(base)
 	defer stopLinks()
-	m.running = links
+	m.allowLinks(links)
 	m.setState(report.Running)
-	err := m.Apply(m.o.Config)
+	err := m.Apply(m.config())
 
 	if err == nil {
 		err = m.wait(ctx)
@@ -102,17 +102,13 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 	m.setState(report.Stopping)
 	m.log.Debug().Err(err).Msg("stopping")
 
-	grace, cancel := context.WithTimeout(hurry, m.o.Config.Grace)
+	m.refuseLinks()
+	grace, cancel := context.WithTimeout(hurry, m.config().Grace)
 	defer cancel()
 	errs := []error{err}
 	m.closeDoors()
-	if err := m.intake.stop(grace); err == nil {
-		for _, s := range shards {
-			errs = append(errs, s.wait(grace))
-		}
-	}
-	for _, s := range shards { // those that had no time: what they hold was promised to nobody
-		s.cancel()
+	m.intake.close()
+	for _, s := range shards { // what one has no time for was promised to nobody
 		errs = append(errs, s.wait(grace))
 	}
 	m.o.Store.Archive.Drain()
@@ -125,6 +121,11 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 	index.cancel()
 	<-index.done
 	errs = append(errs, index.err)
+	select {
+	case err := <-m.failed: // of a part of the stop itself
+		errs = append(errs, err)
+	default:
+	}
 	m.setState(report.Stopped)
 	return firstOf(errs)
 }
@@ -180,17 +181,20 @@ func (m *Mirror) untilDone(ctx context.Context) error {
 }
 
 // Apply makes the links what cfg says: new ones are started, those that left are closed, filters of those that stay are
-// swapped without touching their connections.
+// swapped without touching their connections. A link that has ended, or whose settings changed, is made anew.
 func (m *Mirror) Apply(cfg *config.Config) error {
 	m.applying.Lock()
 	defer m.applying.Unlock()
-	want := m.plan(cfg)
-	for _, l := range m.sorted() {
-		if _, stays := want[l.url]; !stays {
+	if m.running == nil {
+		return errNotRunning
+	}
+	want := plan(cfg)
+	m.each(func(l *link) {
+		if r, stays := want[l.url]; !stays || !l.fits(cfg, r) {
 			l.close()
 			m.setLink(l.url, nil)
 		}
-	}
+	})
 	for url, r := range want {
 		l := m.link(url)
 		if l == nil {
@@ -199,8 +203,8 @@ func (m *Mirror) Apply(cfg *config.Config) error {
 		if err := l.apply(cfg, r); err != nil {
 			return err
 		}
-		m.setLink(url, l)
 		l.start(m.running)
+		m.setLink(url, l)
 	}
 	m.mu.Lock()
 	m.o.Config = cfg
@@ -231,7 +235,7 @@ type roles struct {
 	sink   *config.Sink
 }
 
-func (m *Mirror) plan(cfg *config.Config) map[string]roles {
+func plan(cfg *config.Config) map[string]roles {
 	want := make(map[string]roles)
 	of := func(url string) roles {
 		r, known := want[url]
@@ -263,6 +267,23 @@ func (m *Mirror) sorted() []*link {
 	return slices.SortedFunc(maps.Values(m.links), func(a, b *link) int {
 		return cmp.Or(cmp.Compare(a.order.Load(), b.order.Load()), cmp.Compare(a.url, b.url))
 	})
+}
+
+// errNotRunning is the answer to an Apply before or after the time in which links may join.
+var errNotRunning = errors.New("rebroadcastr is not running, or is stopping")
+
+// allowLinks lets Apply start links below ctx.
+func (m *Mirror) allowLinks(ctx context.Context) {
+	m.applying.Lock()
+	m.running = ctx
+	m.applying.Unlock()
+}
+
+// refuseLinks ends that. It waits for an Apply under way, so that what it starts is stopped with the rest.
+func (m *Mirror) refuseLinks() {
+	m.applying.Lock()
+	m.running = nil
+	m.applying.Unlock()
 }
 
 func (m *Mirror) setState(s string) {

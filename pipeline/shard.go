@@ -22,9 +22,9 @@ const (
 	livePerHistory = 16
 )
 
-// item is one event, barrier or stop mark on its way through a shard.
+// item is one event or barrier on its way through a shard.
 type item struct {
-	raw      *[]byte      // pooled; from the event's first byte to the message's end. nil for a parsed event, a barrier or a stop mark
+	raw      *[]byte      // pooled; from the event's first byte to the message's end. nil for a parsed event or a barrier
 	framed   bool         // raw is the rest of a message, not a bare event
 	parsed   *event.Event // the slow way: parsed in the reader
 	id       event.ID
@@ -34,7 +34,6 @@ type item struct {
 	size     int64 // what the budget gave
 	live     bool
 	barrier  *barrier
-	stop     bool
 }
 
 // barrier is answered once everything that was offered before it is durable.
@@ -59,59 +58,69 @@ type shard struct {
 	budget  *budget
 	live    chan item
 	history chan item
+	closed  <-chan struct{} // closed when nothing more is offered
 }
 
-func newShard(x *dedup.Index, a appender, b *budget) *shard {
-	return &shard{index: x, archive: a, budget: b, live: make(chan item, liveQueue), history: make(chan item, historyQueue)}
+func newShard(x *dedup.Index, a appender, b *budget, closed <-chan struct{}) *shard {
+	return &shard{
+		index: x, archive: a, budget: b, live: make(chan item, liveQueue), history: make(chan item, historyQueue), closed: closed,
+	}
 }
 
-// run settles what is queued until it has met a stop mark on both queues. A cancelled ctx ends it at once; what was
-// queued then was promised to nobody.
+// run settles what is queued until the intake is closed and both queues are empty. A cancelled ctx ends it at once:
+// what was queued then was promised to nobody, and no barrier passes behind an event that was dropped.
 func (s *shard) run(ctx context.Context) error {
-	streak, marks := 0, 0
-	for marks < 2 {
-		it, err := s.next(ctx, streak < livePerHistory)
-		if err != nil {
-			return nil // being stopped is no error
+	streak := 0
+	for ctx.Err() == nil {
+		it, ok := s.next(ctx, streak < livePerHistory)
+		if !ok {
+			return nil
 		}
 		if it.live {
 			streak++
 		} else {
 			streak = 0
 		}
-		switch {
-		case it.stop:
-			marks++
-		case it.barrier != nil:
+		var err error
+		if it.barrier != nil {
 			err = s.pass(ctx, it.barrier)
-		default:
+		} else {
 			err = s.settle(ctx, it)
 		}
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
-	return nil
+	return nil // being stopped is no error
 }
 
-// next prefers live items, or history when preferLive is false.
-func (s *shard) next(ctx context.Context, preferLive bool) (item, error) {
+// next prefers live items, or history when preferLive is false. It is false when there will be none.
+func (s *shard) next(ctx context.Context, preferLive bool) (it item, ok bool) {
 	first := s.live
 	if !preferLive {
 		first = s.history
 	}
 	select {
-	case it := <-first:
-		return it, nil
+	case it = <-first:
+		return it, true
 	default:
 	}
 	select {
-	case it := <-s.live:
-		return it, nil
-	case it := <-s.history:
-		return it, nil
+	case it = <-s.live:
+		return it, true
+	case it = <-s.history:
+		return it, true
 	case <-ctx.Done():
-		return item{}, ctx.Err()
+		return it, false
+	case <-s.closed:
+	}
+	select { // what is queued now is all that there is
+	case it = <-s.live:
+		return it, true
+	case it = <-s.history:
+		return it, true
+	default:
+		return it, false
 	}
 }
 
