@@ -134,13 +134,13 @@ func (l *Link) settle(o outcome) (end *End, err error) {
 	if errors.As(o.cause, &stalled) && stalled.Reason == ArchiveStalled {
 		// Closed on purpose; it comes back when the archive may be moving again.
 		e.until, e.reason = time.Now().Add(l.o.Settings.Stall/2), string(ArchiveStalled)
-		l.o.Log.Warn().Str("role", e.name).Dur("for", l.o.Settings.Stall/2).Msg("archive stalled: role paused")
+		l.o.Log.Warn().Str("role", e.name).Stringer("for", l.o.Settings.Stall/2).Msg("archive stalled: role paused")
 		return stalled, nil
 	}
 	var pause *Pause
 	if errors.As(o.err, &pause) { // also at the session's end: auth-required, say, and then a close
 		e.until, e.reason = time.Now().Add(pause.For), clean(pause.Reason)
-		l.o.Log.Info().Str("role", e.name).Str("reason", e.reason).Dur("for", pause.For).Msg("role paused")
+		l.o.Log.Info().Str("role", e.name).Str("reason", e.reason).Stringer("for", pause.For).Msg("role paused")
 		return nil, nil
 	}
 	if o.cause != nil {

@@ -231,7 +231,7 @@ func (l *Link) logFailure(tries int, wait time.Duration, end *End) {
 		return
 	}
 	l.loggedAt, l.quiet = time.Now(), true
-	l.o.Log.Warn().Str("reason", string(end.Reason)).Err(end).Int("try", tries).Dur("next_in", wait).Msg("no session")
+	l.o.Log.Warn().Str("reason", string(end.Reason)).Err(end).Int("try", tries).Stringer("next_in", wait.Round(time.Millisecond)).Msg("no session")
 }
 
 // wait returns at the given time (zero: never), when ctx ends, when no role is left, or, if early, when a role has come
