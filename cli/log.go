@@ -11,16 +11,16 @@ import (
 	"rebroadcastr/config"
 )
 
-// newLog writes to stderr: for people on a terminal, else JSON, unless the format is named.
-func newLog(stderr io.Writer, c config.Log) zerolog.Logger {
+// newLog writes to w: for people on a terminal, else JSON, unless the format is named.
+func newLog(w io.Writer, terminal bool, c config.Log) zerolog.Logger {
 	level, err := zerolog.ParseLevel(c.Level)
 	if err != nil || c.Level == "" { // config has checked it
 		level = zerolog.InfoLevel
 	}
-	if c.Format == "console" || c.Format != "json" && isTerminal(stderr) {
-		stderr = zerolog.ConsoleWriter{Out: stderr, TimeFormat: time.DateTime, NoColor: !isTerminal(stderr) || os.Getenv("NO_COLOR") != ""}
+	if c.Format == "console" || c.Format != "json" && terminal {
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.DateTime, NoColor: !terminal || os.Getenv("NO_COLOR") != ""}
 	}
-	return zerolog.New(stderr).Level(level).With().Timestamp().Logger()
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
 }
 
 func isTerminal(w any) bool {

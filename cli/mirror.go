@@ -19,7 +19,9 @@ import (
 // writing runs one writing command: it takes the archive's lock, shows itself, opens everything, mirrors until done or
 // stopped, and closes in the reverse order. It returns what was done.
 func (p *program) writing(cfg *config.Config, command string, o pipeline.Options, progress bool) (summary report.Status, err error) {
-	log := newLog(p.stderr, cfg.Log)
+	terminal := isTerminal(p.stderr)
+	out := &screen{w: p.stderr}
+	log := newLog(out, terminal, cfg.Log)
 	for _, note := range cfg.Notes {
 		log.Info().Msg(note)
 	}
@@ -58,7 +60,7 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 	if progress {
 		var show context.Context
 		show, stopShow = context.WithCancel(context.WithoutCancel(ctx))
-		shown = spawn("progress", func() error { return showProgress(show, p.stderr, m) })
+		shown = spawn("progress", func() error { return showProgress(show, out, terminal, m) })
 	}
 	stopping := context.AfterFunc(ctx, func() {
 		h.notify(daemon.SdNotifyStopping)
@@ -137,8 +139,7 @@ const (
 	printEvery  = time.Minute
 )
 
-func showProgress(ctx context.Context, w io.Writer, m statusSource) error {
-	terminal := isTerminal(w)
+func showProgress(ctx context.Context, out *screen, terminal bool, m statusSource) error {
 	every := printEvery
 	if terminal {
 		every = redrawEvery
@@ -149,20 +150,18 @@ func showProgress(ctx context.Context, w io.Writer, m statusSource) error {
 		select {
 		case <-ctx.Done():
 			if terminal {
-				_, err := io.WriteString(w, "\r\x1b[K")
-				return err
+				return out.show("")
 			}
 			return nil
 		case <-tick.C:
-			line := m.Status().ProgressLine()
-			if terminal {
-				line = "\r\x1b[K" + line
-			} else {
-				line += "\n"
-			}
-			if _, err := io.WriteString(w, line); err != nil {
+		}
+		line := m.Status().ProgressLine()
+		if terminal {
+			if err := out.show(line); err != nil {
 				return err
 			}
+		} else if _, err := io.WriteString(out, line+"\n"); err != nil {
+			return err
 		}
 	}
 }

@@ -27,7 +27,7 @@ func (p *program) reindex(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	log := newLog(p.stderr, cfg.Log)
+	log := newLog(p.stderr, isTerminal(p.stderr), cfg.Log)
 	lock, err := archive.Lock(cfg.Archive.Dir, "reindex")
 	if err != nil {
 		return err
