@@ -7,6 +7,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 PREFIX  ?= /usr/local
 DESTDIR ?=
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSCONFDIR ?= /etc
 FUZZTIME ?= 30s
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -48,12 +49,16 @@ fuzz:
 		done; \
 	done
 
-install: build
+# Builds nothing, so that `sudo make install` needs no Go in root's path. A config that is there is kept.
+install:
+	@test -x bin/rebroadcastr || { echo "nothing to install: run make first"; exit 1; }
 	install -D -m 0755 bin/rebroadcastr $(DESTDIR)$(PREFIX)/bin/rebroadcastr
-	install -d $(DESTDIR)$(UNITDIR)
+	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSCONFDIR)/rebroadcastr
 	for unit in rebroadcastr.service rebroadcastr@.service; do \
 		sed 's|/usr/local/bin/|$(PREFIX)/bin/|' systemd/$$unit > $(DESTDIR)$(UNITDIR)/$$unit && chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
 	done
+	test -e $(DESTDIR)$(SYSCONFDIR)/rebroadcastr/rebroadcastr.yaml || \
+		install -m 0644 config/example.yaml $(DESTDIR)$(SYSCONFDIR)/rebroadcastr/rebroadcastr.yaml
 
 clean:
 	rm -rf bin
