@@ -36,6 +36,8 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+func crcOf(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
 func appendOriginHeader(dst []byte, number uint32, first uint64) []byte {
 	at := len(dst)
 	dst = append(dst, originMagic...)
@@ -44,7 +46,7 @@ func appendOriginHeader(dst []byte, number uint32, first uint64) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, number)
 	dst = binary.LittleEndian.AppendUint64(dst, first)
 	dst = binary.LittleEndian.AppendUint32(dst, 0)
-	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[at:], castagnoli))
+	return binary.LittleEndian.AppendUint32(dst, crcOf(dst[at:]))
 }
 
 var errOriginHeader = errors.New("origin header is damaged")
@@ -59,7 +61,7 @@ func readOriginHeader(r io.ReaderAt, number uint32) (first uint64, err error) {
 		return 0, err
 	}
 	if string(b[:8]) != originMagic ||
-		crc32.Checksum(b[:28], castagnoli) != binary.LittleEndian.Uint32(b[28:]) ||
+		crcOf(b[:28]) != binary.LittleEndian.Uint32(b[28:]) ||
 		binary.LittleEndian.Uint32(b[12:]) != number {
 		return 0, errOriginHeader
 	}
@@ -132,7 +134,7 @@ func (e *originEncoder) appendBlock(dst []byte, n int, get func(i int) originRec
 	dst = binary.AppendUvarint(dst, uint64(n))
 	dst = append(dst, e.body...)
 	binary.LittleEndian.PutUint32(dst[at+4:], uint32(len(dst)-at-8))
-	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[at:], castagnoli))
+	return binary.LittleEndian.AppendUint32(dst, crcOf(dst[at:]))
 }
 
 // originReader walks through an origin file beside its text. The zero value with f set reads from the start.
@@ -236,7 +238,7 @@ func (o *originReader) decodeAt(pos int64) (int64, error) {
 		return 0, err
 	}
 	b = b[:size]
-	if crc32.Checksum(b[:size-4], castagnoli) != binary.LittleEndian.Uint32(b[size-4:]) || !o.decode(b[8:size-4]) {
+	if crcOf(b[:size-4]) != binary.LittleEndian.Uint32(b[size-4:]) || !o.decode(b[8:size-4]) {
 		return 0, nil
 	}
 	return int64(size), nil

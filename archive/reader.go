@@ -259,7 +259,7 @@ func (r *Reader) split(s segment) error {
 			return fmt.Errorf("read origins of %s: %w", s.base(), err)
 		}
 		if ok {
-			r.ordinal = max(r.ordinal, o.ordinal)
+			r.ordinal = o.ordinal // damage may have made more lines, or fewer, of those before
 		}
 		if !r.skip {
 			r.lines = append(r.lines, pendingLine{

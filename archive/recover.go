@@ -254,15 +254,11 @@ func (r *recovery) checkText(f files) (end int64, err error) {
 	if from == end {
 		return end, nil
 	}
-	bad, whole, err := r.check(text, from, end)
+	bad, whole, rest, err := r.check(text, from, end)
 	if err != nil {
 		return 0, err
 	}
-	var cut []badLine
-	if whole < end {
-		cut = []badLine{{whole, end - whole}}
-	}
-	if err := r.keepCopies(f, text, append(bad, cut...)); err != nil {
+	if err := r.keepCopies(f, text, append(bad[:len(bad):len(bad)], rest...)); err != nil {
 		return 0, err
 	}
 	for _, b := range bad {
@@ -295,22 +291,26 @@ func (r *recovery) cutAtMark(f files, text File, size int64) (int64, error) {
 	return end, fsys.SyncDir(dir)
 }
 
-// check returns what is bad between from and end, and the end of the last whole line.
-func (r *recovery) check(text File, from, end int64) (bad []badLine, whole int64, err error) {
+// check returns what is bad between from and end, the end of the last whole line, and what is behind that, if it is
+// more than spaces.
+func (r *recovery) check(text File, from, end int64) (bad []badLine, whole int64, rest []badLine, err error) {
 	sp := newSplitter(io.NewSectionReader(text, from, end-from), from, maxLine)
 	var e event.Event
 	whole = from
 	for {
 		l, err := sp.next()
 		if err == io.EOF {
-			return bad, whole, nil
+			return bad, whole, nil, nil
 		}
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, nil, err
 		}
 		r.progress(l.length + 1)
 		if !l.ended {
-			return bad, whole, nil
+			if l.text == nil || !blank(l.text) {
+				rest = []badLine{{l.off, l.length}}
+			}
+			return bad, whole, rest, nil
 		}
 		whole = l.off + l.length + 1
 		if l.text != nil && blank(l.text) {
