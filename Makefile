@@ -17,7 +17,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 all: build
 
 build:
-	go build -trimpath -tags '$(TAGS)' -ldflags '-X rebroadcastr/cli.Version=$(VERSION)' -o bin/rebroadcastr .
+	go build -tags '$(TAGS)' -ldflags '-X rebroadcastr/cli.Version=$(VERSION)' -o bin/rebroadcastr .
 
 # The race detector makes pure Go signatures cost 5 ms each, so tests use the tag; one short run goes without it.
 # e2e runs the program as a child that is built with the race detector, and its figures without.
