@@ -13,7 +13,7 @@ const (
 	// suspect is the size from which a page of one second that brought nothing new is taken for a second that holds
 	// more events than the relay gives at once.
 	suspect = 20
-	// maxRepeated bounds the ids that are remembered while until stands still: 1 MiB or so.
+	// maxRepeated bounds the ids that are remembered of a page, and while until stands still: 1 MiB or so.
 	maxRepeated = 20_000
 	// maxLate old events after a page's EOSE are somebody publishing old events just then; more are a relay whose EOSE
 	// comes too early.
@@ -27,7 +27,8 @@ type answer struct {
 	atOldest       int   // of them
 	final          int64 // created_at of the one that came last
 	ids            map[event.ID]struct{}
-	atUntil        bool // one of them is dated exactly until
+	many           bool // more than ids holds
+	atUntil        int  // of them, dated exactly until
 	above, below   int  // dated after the window, before it
 	unread         int  // no id or created_at could be found
 	disordered     bool // not newest first
@@ -40,6 +41,7 @@ type walk struct {
 	lo    int64
 	page  int  // most events of a page
 	sure  bool // the relay says that it gives as many as page
+	whole bool // ids are asked for: all that match fit on one page
 	until int64
 	edge  int64 // 1: the relay's until is exclusive
 	known bool  // edge is known
@@ -50,6 +52,7 @@ type walk struct {
 	repeats int
 
 	largest    int   // page so far
+	doubt      int64 // a second that filled a page without being as full as others were; 0: none
 	top        int64 // (until, top] has been asked
 	disordered bool
 	strays     bool    // events after the window came
@@ -87,6 +90,16 @@ func (w *walk) request() (since, until int64) {
 
 func (w *walk) took(a answer) verdict {
 	w.fresh = 0
+	if w.whole && (a.n > 0 || a.unread == 0) {
+		w.fresh = len(a.ids)
+		return w.finish()
+	}
+	if w.doubt != 0 && (a.n == 0 || a.oldest < w.doubt) {
+		if a.n > 0 { // had the relay not cut that page off, the older events would have been on it
+			w.gap(w.doubt)
+		}
+		w.doubt = 0
+	}
 	w.strays = w.strays || a.above > 0
 	if a.above > 0 && a.n == 0 {
 		return verdict{done: true, complete: No, reason: "the relay ignores until"}
@@ -97,7 +110,8 @@ func (w *walk) took(a answer) verdict {
 	}
 	if w.echo && !w.known { // before what finish says: that may be of an exclusive until
 		w.known = true
-		if !a.atUntil { // until is exclusive here: what is left of that second has not been asked for
+		// A relay whose until is inclusive repeats all that it has given of that second.
+		if a.atUntil == 0 || a.atUntil < w.repeats { // until is exclusive here: what is left of that second has not been asked for
 			w.edge = 1
 			return verdict{}
 		}
@@ -110,6 +124,9 @@ func (w *walk) took(a answer) verdict {
 		if _, ok := w.last[id]; !ok {
 			w.fresh++
 		}
+	}
+	if a.many { // more of them than can have been on the page before
+		w.fresh++
 	}
 	w.largest = max(w.largest, a.n)
 	to := a.oldest
@@ -135,7 +152,7 @@ func (w *walk) took(a answer) verdict {
 	}
 	if w.fresh > 0 {
 		w.until, w.echo = to, true
-		return verdict{proven: w.proven(to + 1)}
+		return verdict{proven: w.proven(max(to, a.oldest) + 1)} // the page may have been cut in the edge's second
 	}
 	if a.oldest < w.until && a.disordered {
 		w.until, w.echo = a.oldest, true
@@ -143,12 +160,15 @@ func (w *walk) took(a answer) verdict {
 	}
 	// Nothing new: what is left lies before this second, or is hidden in it.
 	v := verdict{proven: w.proven(a.oldest + 1)}
-	if a.oldest == a.newest && w.full(a.n) {
-		w.gaps = append(w.gaps, a.oldest)
-		w.top = a.oldest - 1
+	switch {
+	case a.oldest != a.newest:
+	case w.full(a.n):
+		w.gap(a.oldest)
+	default:
+		w.doubt = a.oldest
 	}
 	w.until, w.echo = min(a.oldest, w.until)-1, false
-	if w.until < max(w.lo, 1) { // until 0 would mean none
+	if w.until+w.edge < max(w.lo, 1) { // until 0 would mean none
 		end := w.finish()
 		end.proven = append(end.proven, v.proven...)
 		return end
@@ -161,11 +181,18 @@ func (w *walk) full(n int) bool {
 	if w.sure {
 		return n >= w.page
 	}
-	return n >= w.largest && n >= suspect
+	return 2*n >= w.largest && n >= suspect // half: some relays count bytes, and a page is not as long as the next
+}
+
+// gap notes a second that cannot be got whole. What is older is proven apart from what is newer.
+func (w *walk) gap(at int64) {
+	w.gaps = append(w.gaps, at)
+	w.top = at - 1
 }
 
 func (w *walk) proven(lo int64) windows {
-	if w.disordered || w.late || lo > w.top { // a page in any order does not say that everything newer was in it
+	// A page in any order, or one that may be full of what is newer than asked for, does not say that everything was on it.
+	if w.disordered || w.strays || w.late || lo > w.top {
 		return nil
 	}
 	return windows{{lo, w.top}}
@@ -203,6 +230,12 @@ func (a *answer) add(id event.ID, at, until, recent int64, prev *int64) {
 		a.newest = at
 	}
 	a.n++
-	a.atUntil = a.atUntil || at == until
-	a.ids[id] = struct{}{}
+	if at == until {
+		a.atUntil++
+	}
+	if _, ok := a.ids[id]; ok || len(a.ids) < maxRepeated {
+		a.ids[id] = struct{}{}
+	} else {
+		a.many = true
+	}
 }
