@@ -195,20 +195,36 @@ func (m *Mirror) Apply(cfg *config.Config) error {
 			m.setLink(l.url, nil)
 		}
 	})
+	// Side by side: a role may take seconds to leave its session, and the state commits all new ledgers at once.
+	var all []*stage
 	for url, r := range want {
-		l := m.link(url)
-		if l == nil {
-			l = newLink(m, url, cfg.Relay(url), r)
-		}
-		if err := l.apply(cfg, r); err != nil {
-			return err
-		}
-		l.start(m.running)
-		m.setLink(url, l)
+		all = append(all, start(m.running, "apply", nil, func(context.Context) error { return m.applyTo(url, cfg, r) }))
+	}
+	var errs []error
+	for _, s := range all {
+		<-s.done
+		errs = append(errs, s.err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	m.o.Config = cfg
 	m.mu.Unlock()
+	return nil
+}
+
+// applyTo makes one link what r says.
+func (m *Mirror) applyTo(url string, cfg *config.Config, r roles) error {
+	l := m.link(url)
+	if l == nil {
+		l = newLink(m, url, cfg.Relay(url), r)
+	}
+	if err := l.apply(cfg, r); err != nil {
+		return err
+	}
+	l.start(m.running)
+	m.setLink(url, l)
 	return nil
 }
 

@@ -74,8 +74,16 @@ func (r *rig) run() {
 	var ctx, hurry context.Context
 	ctx, r.cancel = context.WithCancel(context.Background())
 	hurry, r.hurry = context.WithCancel(context.Background())
-	go func() { r.ended <- r.m.Run(ctx, hurry) }()
-	r.t.Cleanup(func() { r.cancel(); r.hurry() })
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		r.ended <- r.m.Run(ctx, hurry)
+	}()
+	r.t.Cleanup(func() { // a test that has failed leaves nothing behind that logs
+		r.cancel()
+		r.hurry()
+		<-returned
+	})
 }
 
 // end waits for Run, closes the store and returns Run's error and the last status.
