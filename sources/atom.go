@@ -10,7 +10,7 @@ import (
 // atomKey names an atom in the state: its filter without since and until, which the windows stand for.
 type atomKey [16]byte
 
-// atom is one author (or, where a filter names none, one value of its first tag) with the rest of the filter.
+// atom is one id, else one author, else one value of the first tag that a filter names, with the rest of the filter.
 type atom struct {
 	key     atomKey
 	filter  event.Filter // its own since and until included
@@ -37,6 +37,12 @@ func atoms(filters []event.Filter) []atom {
 	for _, f := range filters {
 		tag, values := firstTag(f)
 		switch {
+		case len(f.IDs) > 0:
+			for _, id := range f.IDs {
+				one := f
+				one.IDs = []event.ID{id}
+				add(one)
+			}
 		case len(f.Authors) > 0:
 			for _, p := range f.Authors {
 				one := f
@@ -69,7 +75,7 @@ func withTag(f event.Filter, name string, values []string) event.Filter {
 	return f
 }
 
-// group is atoms that differ only in their author or tag value: one filter asks for all of them.
+// group is atoms that differ only in their id, author or tag value: one filter asks for all of them.
 type group struct {
 	atoms  []atom
 	filter event.Filter
@@ -103,9 +109,15 @@ func gather(list []atom, most int, mark func(atom) string) []group {
 	return out
 }
 
-// rest names what is left of an atom's filter without its author or tag value. An atom that has neither shares its
-// rest with no other atom.
+// rest names what is left of an atom's filter without its id, author or tag value. An atom that has none of them shares
+// its rest with no other atom.
 func rest(f event.Filter) atomKey {
+	if len(f.IDs) > 0 {
+		f.IDs = nil
+		k := atomKey(f.Key())
+		k[0] ^= 2 // apart from the filters that never had an id
+		return k
+	}
 	if len(f.Authors) > 0 {
 		f.Authors = nil
 		k := atomKey(f.Key())
@@ -121,6 +133,13 @@ func rest(f event.Filter) atomKey {
 func join(list []atom) event.Filter {
 	f := list[0].filter
 	if len(list) == 1 {
+		return f
+	}
+	if len(f.IDs) > 0 {
+		f.IDs = make([]event.ID, len(list))
+		for i, a := range list {
+			f.IDs[i] = a.filter.IDs[0]
+		}
 		return f
 	}
 	if len(f.Authors) > 0 {

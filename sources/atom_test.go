@@ -28,7 +28,8 @@ func TestAtomsAndGroups(t *testing.T) {
 		{"kinds apart", []event.Filter{{Authors: keys(2), Kinds: []int{1}}, {Authors: keys(2), Kinds: []int{0, 3}}}, 500, 4, 2},
 		{"times apart", []event.Filter{{Authors: keys(2), Since: 5}, {Authors: keys(2)}}, 500, 4, 2},
 		{"an author with a tag", []event.Filter{{Authors: keys(3), Tags: map[string][]string{"t": {"x", "y"}}}}, 500, 3, 1},
-		{"ids stay together", []event.Filter{{IDs: []event.ID{{1}, {2}}}}, 500, 1, 1},
+		{"ids are asked together", []event.Filter{{IDs: []event.ID{{1}, {2}}, Authors: keys(2)}}, 500, 2, 1},
+		{"ids and authors apart", []event.Filter{{IDs: []event.ID{{1}, {2}}}, {Authors: keys(2)}}, 500, 4, 2},
 		{"kinds alone", []event.Filter{{Kinds: []int{1}}, {Kinds: []int{7}}}, 500, 2, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -38,8 +38,7 @@ func (v *visit) catchUp() error {
 		}
 	}
 	whole := true
-	groups := gather(list, int(v.s.chunk.Load()), func(atom) string { return "" })
-	for _, g := range groups {
+	for _, g := range v.parts(list, func(atom) string { return "" }) {
 		w := window{max(from, g.filter.Since), openEnd}
 		if g.filter.Until != 0 {
 			w.hi = g.filter.Until
@@ -75,14 +74,14 @@ func (v *visit) history() error {
 			w.hi = a.filter.Until
 		}
 		proven := v.view[a.key]
-		if v.s.o.Again {
-			proven = nil
+		if v.s.o.Again { // what an earlier session of this process has proven again is not asked a third time
+			proven = v.s.mine[a.key]
 		}
 		if a.missing = proven.missing(w); len(a.missing) > 0 {
 			list = append(list, a)
 		}
 	}
-	groups := gather(list, int(v.s.chunk.Load()), func(a atom) string { return string(a.missing.encode()) })
+	groups := v.parts(list, func(a atom) string { return string(a.missing.encode()) })
 	walks := 0
 	for _, g := range groups {
 		walks += len(g.atoms[0].missing)
@@ -120,7 +119,10 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 	if sure {
 		size = min(size, limits.MaxLimit)
 	}
+	// Sessions that end before a page is whole: a smaller one may be.
+	size = max(min(size, suspect), size>>max(0, v.s.cuts-1))
 	at := newWalk(w, size, sure, v.s.edge)
+	at.whole = len(g.filter.IDs) > 0
 	late := v.late.Load()
 	for tries := 0; ; {
 		if how == record.Page && v.due() {
@@ -130,6 +132,9 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 			v.s.phase(Backfill)
 		}
 		most, limited := v.s.most(at, size)
+		if limited && v.s.limit <= 0 { // spent in an earlier session; a page of none would look like the end
+			return v.s.enough(), nil
+		}
 		p, e, err := v.ask(g, at, how, most)
 		if err != nil {
 			return outcome{}, err
@@ -137,7 +142,7 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 		a, outside := p.result()
 		v.s.paged(a, outside)
 		at.late = at.late || v.late.Load()-late > maxLate
-		if !e.eose {
+		if !e.eose && !(at.whole && len(a.ids) >= len(g.atoms)) {
 			out, again, err := v.refused(g, e, tries)
 			if err != nil || !again {
 				return out, err
@@ -147,6 +152,10 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 		}
 		tries = 0
 		v.sess.Progress()
+		if at.whole && limited && most < len(g.atoms) {
+			v.s.spend(len(a.ids))
+			return v.s.enough(), nil
+		}
 		verdict := at.took(a)
 		if at.known {
 			v.s.edge = at
@@ -158,15 +167,43 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 			return outcome{complete: verdict.complete, reason: verdict.reason, gaps: at.gaps, asked: verdict.complete != No || len(at.gaps) > 0}, nil
 		}
 		if limited && v.s.spend(at.fresh) {
-			return outcome{complete: Unknown, reason: fmt.Sprintf("stopped at --limit %d", v.s.o.Limit), asked: true, limited: true}, nil
+			return v.s.enough(), nil
 		}
 	}
 }
 
+// most is how many atoms one request may have.
+func (v *visit) most() int {
+	most := int(v.s.chunk.Load())
+	if room := v.sess.Info().Limits.MaxMessageLength; room > 0 {
+		most = max(1, min(most, (room-roomForRest)/roomForValue))
+	}
+	return most
+}
+
+// parts joins atoms into groups that one walk each can ask for.
+func (v *visit) parts(list []atom, mark func(atom) string) []group {
+	most := v.most()
+	ids, others := list[:0:0], list[:0:0]
+	for _, a := range list {
+		if len(a.filter.IDs) > 0 {
+			ids = append(ids, a)
+		} else {
+			others = append(others, a)
+		}
+	}
+	mostIDs := min(most, maxIDs)
+	if page := v.sess.Info().Limits.MaxLimit; page > 0 {
+		mostIDs = min(mostIDs, page)
+	}
+	return append(gather(others, most, mark), gather(ids, mostIDs, mark)...)
+}
+
 // ask sends one request and waits for its end.
 func (v *visit) ask(g group, at *walk, how record.How, most int) (*page, pageEnd, error) {
-	v.pages++
-	p := newPage(fmt.Sprintf("%s%d", pagePrefix, v.pages), how, at, v.recent(), v.sess.Stalled())
+	v.s.pages++
+	recent := v.s.o.Now().Add(-v.s.o.Overlap).Unix()
+	p := newPage(fmt.Sprintf("%s%d", pagePrefix, v.s.pages), how, at, recent, v.sess.Stalled())
 	f := g.filter
 	f.Since, f.Until = p.since, p.asked
 	v.page.Store(p)
@@ -212,6 +249,7 @@ func (v *visit) prove(g group, ws windows, clip int64) error {
 		for _, a := range g.atoms {
 			v.view[a.key] = v.view[a.key].add(w)
 		}
+		v.s.remember(g, w, clip)
 		if w.hi = min(w.hi, clip); w.lo <= w.hi {
 			if err := v.saver.add(v.ctx, saved{atoms: g.atoms, window: w}); err != nil {
 				return err
@@ -222,6 +260,28 @@ func (v *visit) prove(g group, ws windows, clip int64) error {
 		v.s.proven(v.view)
 	}
 	return nil
+}
+
+// remember keeps what this process has proven, and notes it when that is more than before: the next session begins
+// ahead of where this one began. What is younger than the process is not counted, every session proves that anew.
+func (s *Source) remember(g group, w window, clip int64) {
+	if s.oldClip == 0 {
+		s.oldClip = clip
+	}
+	if w.hi = min(w.hi, s.oldClip); w.lo > w.hi {
+		return
+	}
+	for _, a := range g.atoms {
+		if len(s.mine[a.key].missing(w)) > 0 {
+			s.cuts = 0
+			s.mine[a.key] = s.mine[a.key].add(w)
+		}
+	}
+}
+
+// enough is the outcome of a walk that --limit has stopped.
+func (s *Source) enough() outcome {
+	return outcome{complete: Unknown, reason: fmt.Sprintf("stopped at --limit %d", s.o.Limit), asked: true, limited: true}
 }
 
 // most is the limit of the next page; limited says that --limit is why.

@@ -11,6 +11,9 @@ import (
 const (
 	// liveWait is how long catch-up waits for the live subscriptions' EOSE; some relays never send it.
 	liveWait = 10 * time.Second
+	// unheard is after how many times Options.Idle a live request without EOSE is sent again, doubled each time: a relay
+	// may have swallowed it, with a NOTICE about too many of them or without.
+	unheard = 2
 	// steady is how long a live subscription must have stood for its next CLOSED to start a new backoff.
 	steady = time.Minute
 )
@@ -49,6 +52,18 @@ func (v *visit) keepLive() error {
 				if err := v.subscribe(s); err != nil {
 					return err
 				}
+			}
+			if s.open && !s.answered {
+				again := s.since.Add(unheard * v.s.o.Idle << min(s.tries, 10))
+				if !again.After(time.Now()) {
+					s.tries++
+					s.hole = true
+					if err := v.subscribe(s); err != nil {
+						return err
+					}
+					again = s.since.Add(unheard * v.s.o.Idle << min(s.tries, 10))
+				}
+				next = min(next, time.Until(again))
 			}
 			if !s.open {
 				next = min(next, time.Until(s.due))
@@ -107,7 +122,7 @@ func (v *visit) subscriptions() []*subscription {
 		list = append(list, a)
 	}
 	var out []*subscription
-	for i, g := range gather(list, int(v.s.chunk.Load()), func(atom) string { return "" }) {
+	for i, g := range gather(list, v.most(), func(atom) string { return "" }) {
 		out = append(out, &subscription{sub: fmt.Sprintf("%s%d", livePrefix, i), filter: g.filter, atoms: len(g.atoms)})
 	}
 	return out

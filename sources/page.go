@@ -10,9 +10,14 @@ import (
 	"rebroadcastr/record"
 )
 
-// linger is how long an empty page stays open after its EOSE, until a first page has shown that EOSE means what it
-// says: some relays (proxies, mostly) send it too early.
-const linger = 300 * time.Millisecond
+const (
+	// linger is how long an empty page stays open after its EOSE, until one has shown that nothing follows: it ends a walk
+	// and proves much, and some relays (proxies, mostly) send EOSE too early.
+	linger = 300 * time.Millisecond
+	// longest is how many times Options.Idle a page may take in all. A relay that never sends EOSE but what is new would
+	// keep a page open for ever.
+	longest = 20
+)
 
 // page is one request for history and what came of it.
 type page struct {
@@ -33,6 +38,8 @@ type page struct {
 	outside   int           // of the window
 	heard     time.Time     // an event, or the request
 	stalled   time.Duration // the session's, at heard
+	begun     time.Time     // the request
+	before    time.Duration // stalled at begun
 	complaint string        // a NOTICE while nothing had come
 }
 
@@ -45,7 +52,7 @@ type pageEnd struct {
 }
 
 func newPage(sub string, how record.How, w *walk, recent int64, stalled time.Duration) *page {
-	p := &page{sub: sub, how: how, until: w.until, recent: recent, finished: make(chan struct{}), prev: openEnd, heard: time.Now(), stalled: stalled}
+	p := &page{sub: sub, how: how, until: w.until, recent: recent, finished: make(chan struct{}), prev: openEnd, heard: time.Now(), stalled: stalled, begun: time.Now(), before: stalled}
 	p.since, p.asked = w.request()
 	p.answer.ids = make(map[event.ID]struct{})
 	return p
@@ -56,6 +63,7 @@ func (p *page) started(stalled time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.heard, p.stalled = time.Now(), stalled
+	p.begun, p.before = p.heard, stalled
 }
 
 // event counts one that was taken in; readable says that id and at were found. late: it came after the EOSE of a page
@@ -107,6 +115,9 @@ func (p *page) noticed(text string) {
 func (p *page) silent(idle, stalled time.Duration) (left time.Duration, complaint string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if whole := longest * idle; time.Since(p.begun)-(stalled-p.before) > whole {
+		return 0, fmt.Sprintf("no EOSE within %s", whole)
+	}
 	if p.complaint != "" {
 		idle /= 10
 	}
@@ -143,18 +154,16 @@ func (v *visit) await(ctx context.Context, p *page) (pageEnd, error) {
 // lingers gives a page that looks empty a moment more.
 func (v *visit) lingers(ctx context.Context, p *page) error {
 	p.mu.Lock()
-	eose, empty := p.ended.eose, p.empty && !p.answer.finish
+	empty := p.ended.eose && p.empty && !p.answer.finish
 	p.mu.Unlock()
-	if !eose || v.honest {
+	if !empty || v.honest {
 		return nil
 	}
-	if empty {
-		if err := sleep(ctx, linger); err != nil {
-			return err
-		}
+	if err := sleep(ctx, linger); err != nil {
+		return err
 	}
 	p.mu.Lock()
-	v.honest = !empty || p.answer.n == 0
+	v.honest = p.answer.n == 0
 	p.mu.Unlock()
 	return nil
 }

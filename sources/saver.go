@@ -61,7 +61,7 @@ func (v *visit) load() error {
 			return nil
 		}
 		for _, a := range v.s.atoms {
-			ws, err := decodeWindows(b.Get(a.key[:]))
+			ws, err := v.s.stored(b.Get(a.key[:]))
 			if err != nil { // asked again
 				v.log.Warn().Err(err).Str("relay", v.s.o.URL).Msg("proven windows are damaged: history is asked for again")
 				continue
@@ -75,6 +75,16 @@ func (v *visit) load() error {
 	}
 	v.s.caughtUp(v.saver.lastCaughtUp)
 	return nil
+}
+
+// stored reads an atom's windows. One that ends later than now was made by a clock that ran ahead, nobody knows how
+// long: it is void.
+func (s *Source) stored(b []byte) (windows, error) {
+	ws, err := decodeWindows(b)
+	for err == nil && len(ws) > 0 && ws[len(ws)-1].hi > s.o.Now().Unix() {
+		ws = ws[:len(ws)-1]
+	}
+	return ws, err
 }
 
 // caughtUp is the start of the last completed catch-up, 0 for none.
@@ -155,7 +165,7 @@ func (k *saver) save(step saved) error {
 		}
 		b := tx.Bucket(k.s.path("windows")...)
 		for _, a := range step.atoms {
-			ws, err := decodeWindows(b.Get(a.key[:]))
+			ws, err := k.s.stored(b.Get(a.key[:]))
 			if err != nil {
 				ws = nil
 			}

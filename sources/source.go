@@ -47,7 +47,11 @@ type Options struct {
 const (
 	maxPage    = 500 // events; what strfry gives at most, and what no relay dislikes
 	maxAuthors = 500 // or tag values of one request; strfry's frames end at 1,900
-	maxTries   = 8   // of a page in a row, then its walk is given up until the next session
+	maxIDs     = 100 // of one request; so few fit on one page of any relay
+	// A request's size in bytes, where a relay says what it takes: 64 hex digits and punctuation an author, the rest once.
+	roomForValue, roomForRest = 67, 1 << 10
+	maxTries                  = 8 // of a page in a row, then its walk is given up until the next session
+	maxCuts                   = 8 // sessions in a row that ended in the middle and brought no proof, then one does without history
 	// probe is how often a relay that wants login or money is asked again.
 	probe = 24 * time.Hour
 )
@@ -66,8 +70,13 @@ type Source struct {
 	st    Status
 	worst Completeness // of this plan's walks so far
 
-	limit int   // Serve only: what is left of Options.Limit
-	edge  *walk // Serve only: the last walk that knows whether this relay's until is inclusive
+	// Serve only, from here on.
+	limit   int                 // what is left of Options.Limit
+	edge    *walk               // the last walk that knows whether this relay's until is inclusive
+	pages   int                 // so far; a number is used once, for an answer to an earlier visit may still be on its way on this socket
+	mine    map[atomKey]windows // proven by this process, up to oldClip
+	oldClip int64
+	cuts    int // sessions in a row that ended in the middle of catch-up or history and brought no proof
 }
 
 // New makes a Source; it starts nothing.
@@ -87,7 +96,7 @@ func New(o Options) *Source {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Source{o: o, atoms: atoms(o.Filters), limit: o.Limit}
+	s := &Source{o: o, atoms: atoms(o.Filters), limit: o.Limit, mine: make(map[atomKey]windows)}
 	s.chunk.Store(maxAuthors)
 	s.st.Phase, s.st.Text = Idle, "not asked yet"
 	if o.History.None {
@@ -119,6 +128,7 @@ func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 	if !s.o.Once {
 		goes("keep the live subscription", v.keepLive)
 	}
+	s.cuts++
 	err := guarded("source "+s.o.URL, v.run)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
@@ -132,7 +142,10 @@ func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 // ended brings an error into the form that the link expects, and notes it.
 func (s *Source) ended(err error) error {
 	var paused *relay.Pause
-	if errors.As(err, &paused) && s.o.Once && paused.For > 0 { // waiting is of no use to a command that ends
+	if errors.As(err, &paused) {
+		s.cuts = 0 // not the connection's end
+	}
+	if paused != nil && s.o.Once && paused.For > 0 { // waiting is of no use to a command that ends
 		s.conclude(outcome{complete: No, reason: paused.Reason})
 		err, paused = nil, nil
 	}

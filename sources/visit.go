@@ -58,8 +58,7 @@ type visit struct {
 
 	view   map[atomKey]windows // run only: what is proven or asked in this visit
 	dueAt  time.Time           // run only: the next catch-up
-	pages  int                 // run only
-	honest bool                // run only: an EOSE has been seen that came when everything had
+	honest bool                // run only: an empty page has stayed empty after its EOSE
 	saver  saver
 }
 
@@ -98,6 +97,9 @@ func (v *visit) event(frame []byte) {
 	f.Door.Tally.Received.Add(1)
 	if err := v.s.o.Intake.Offer(v.ctx, f); err != nil {
 		f.Door.Tally.Received.Add(-1)
+		if at := v.page.Load(); at != nil {
+			at.end(pageEnd{reason: "interrupted"}) // its EOSE may be the next message, and must prove nothing now
+		}
 		v.cancel(fmt.Errorf("hand over an event of %s: %w", v.s.o.URL, err))
 		return
 	}
@@ -234,9 +236,16 @@ func (v *visit) run() error {
 	if err := v.load(); err != nil {
 		return err
 	}
+	cut := v.s.cuts > maxCuts // a frame too big for us, say, that is on the same page each time
+	if cut {
+		v.s.cuts = 0
+		v.s.conclude(outcome{complete: No, reason: fmt.Sprintf("the connection ended %d times before anything was proven", maxCuts)})
+	}
 	if v.s.o.Once {
-		if err := v.history(); err != nil {
-			return err
+		if !cut {
+			if err := v.history(); err != nil {
+				return err
+			}
 		}
 		return v.saver.drain(v.ctx)
 	}
@@ -245,15 +254,20 @@ func (v *visit) run() error {
 	case <-v.ctx.Done():
 		return context.Cause(v.ctx)
 	}
-	if err := v.catchUp(); err != nil {
-		return err
-	}
-	if !v.s.o.History.None {
-		if err := v.history(); err != nil {
+	if cut {
+		v.dueAt = time.Now().Add(v.s.o.CatchUpEvery)
+	} else {
+		if err := v.catchUp(); err != nil {
 			return err
+		}
+		if !v.s.o.History.None {
+			if err := v.history(); err != nil {
+				return err
+			}
 		}
 	}
 	for {
+		v.s.cuts = 0
 		v.s.phase(Live)
 		if err := v.untilDue(); err != nil {
 			return err

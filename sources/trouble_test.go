@@ -1,0 +1,240 @@
+package sources_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nbd-wtf/go-nostr"
+
+	"rebroadcastr/event"
+	"rebroadcastr/relaytest"
+	"rebroadcastr/sources"
+)
+
+// asEventstore answers a REQ for ids as eventstore does: without regard to since, until and limit.
+func asEventstore(all []string) func(c *relaytest.Conn, m relaytest.Message) bool {
+	byID := map[string]string{}
+	for _, ev := range all {
+		byID[relaytest.ID(ev)] = ev
+	}
+	return func(c *relaytest.Conn, m relaytest.Message) bool {
+		var req nostr.ReqEnvelope
+		if m.Label != "REQ" || req.FromJSON(m.Raw) != nil || len(req.Filters[0].IDs) == 0 || req.Filters[0].LimitZero {
+			return false
+		}
+		for _, id := range req.Filters[0].IDs {
+			if ev := byID[id]; ev != "" {
+				c.Send(`["EVENT","` + req.SubscriptionID + `",` + ev + `]`)
+			}
+		}
+		c.Send(`["EOSE","` + req.SubscriptionID + `"]`)
+		return true
+	}
+}
+
+func ids(t testing.TB, events []string) (out []event.ID) {
+	t.Helper()
+	for _, ev := range events {
+		id, err := event.ParseID(relaytest.ID(ev))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, id)
+	}
+	return out
+}
+
+func TestIDsNeedNoPaging(t *testing.T) {
+	all := notes(1, 230, 7)
+	r := relaytest.New(t, relaytest.Script{Handle: asEventstore(all)})
+	in, db := newIntake(t), openState(t)
+	f := event.Filter{IDs: append(ids(t, all), event.ID{1}, event.ID{2})}
+	g := start(t, r, in, db, sources.Options{Once: true, Filters: []event.Filter{f}})
+	wantComplete(t, g.finished(), sources.Yes, "")
+	if in.count() != 230 {
+		t.Errorf("%d events came, want 230", in.count())
+	}
+	pages := requests(t, r, "page-")
+	if len(pages) != 3 {
+		t.Errorf("%d requests for 232 ids, want 3", len(pages))
+	}
+	for _, p := range pages {
+		if len(p.IDs) > 100 {
+			t.Errorf("a request asks for %d ids, want at most 100", len(p.IDs))
+		}
+	}
+
+	t.Run("one more id costs one more id", func(t *testing.T) {
+		f.IDs = append(f.IDs, event.ID{3})
+		wantComplete(t, start(t, r, in, db, sources.Options{Once: true, Filters: []event.Filter{f}}).finished(), sources.Yes, "")
+		for _, p := range requests(t, r, "page-")[3:] {
+			if p.Since == nil && len(p.IDs) != 1 {
+				t.Errorf("%d ids were asked for from the beginning, want the new one", len(p.IDs))
+			}
+		}
+	})
+	t.Run("limit", func(t *testing.T) {
+		db := openState(t)
+		g := start(t, r, newIntake(t), db, sources.Options{Once: true, Limit: 5, Filters: []event.Filter{f}})
+		wantComplete(t, g.finished(), sources.Unknown, "--limit 5")
+		if savedWindows(t, db, r.URL) != 0 {
+			t.Error("a request cut by --limit has proven something")
+		}
+	})
+	t.Run("EOSE never, but all came", func(t *testing.T) {
+		r := relaytest.New(t, relaytest.Script{Events: all[:20], NoEOSE: true})
+		g := start(t, r, newIntake(t), openState(t), sources.Options{Once: true, Idle: 50 * time.Millisecond, Filters: []event.Filter{{IDs: ids(t, all[:20])}}})
+		wantComplete(t, g.finished(), sources.Yes, "")
+	})
+}
+
+// A session that ends after --limit is spent must not ask for a page of none: its EOSE would prove everything.
+func TestASpentLimitProvesNothing(t *testing.T) {
+	r := relaytest.New(t, relaytest.Script{Events: notes(1, 100, 7)})
+	in, db := newIntake(t), openState(t)
+	in.hold = true
+	g := start(t, r, in, db, sources.Options{Once: true, Limit: 10})
+	in.until("the limit", func() bool { return in.count() == 10 && len(r.Got("CLOSE")) == 1 })
+	r.Drop()
+	r.Wait("the next session", func() bool { return r.Accepted() == 2 })
+	in.mu.Lock()
+	in.hold = false
+	for _, ch := range in.kept {
+		ch <- nil
+	}
+	in.mu.Unlock()
+	wantComplete(t, g.finished(), sources.Unknown, "--limit 10")
+	for _, f := range requests(t, r, "page-") {
+		if f.LimitZero {
+			t.Errorf("a page of none was asked for: %v", f)
+		}
+	}
+	wantComplete(t, start(t, r, in, db, sources.Options{Once: true}).finished(), sources.Yes, "")
+	if in.count() != 100 {
+		t.Errorf("%d events are in after a run without limit, want 100", in.count())
+	}
+}
+
+func TestDropsEndSomeTime(t *testing.T) {
+	all := notes(1, 200, 7)
+	for _, test := range []struct {
+		name     string
+		after    int
+		again    bool
+		complete sources.Completeness
+		text     string
+		came     int
+	}{
+		{"every 130 events", 130, false, sources.Yes, "", 200},
+		{"every 130 events, all asked again", 130, true, sources.Yes, "", 200},
+		{"sooner than a page is full", 60, false, sources.Yes, "", 200},
+		{"always", 7, false, sources.No, "ended 8 times before anything was proven", 7},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := relaytest.New(t, relaytest.Script{Events: all, CloseAfter: test.after})
+			in := newIntake(t)
+			g := start(t, r, in, openState(t), sources.Options{Once: true, Again: test.again})
+			wantComplete(t, g.finished(), test.complete, test.text)
+			if in.count() != test.came {
+				t.Errorf("%d events came, want %d", in.count(), test.came)
+			}
+			seen := map[string]bool{}
+			for _, m := range r.Got("REQ") {
+				var parts []json.RawMessage
+				if err := json.Unmarshal([]byte(m.Raw), &parts); err != nil {
+					t.Fatal(err)
+				}
+				if sub := string(parts[1]); seen[sub] {
+					t.Errorf("%s was used twice: an old answer may be taken for the new one's", sub)
+				} else {
+					seen[sub] = true
+				}
+			}
+		})
+	}
+}
+
+// A relay that never says EOSE but goes on sending what is published would keep a page open for ever.
+func TestAPageWithoutEndEnds(t *testing.T) {
+	r := relaytest.New(t, relaytest.Script{NoEOSE: true})
+	in := newIntake(t)
+	g := start(t, r, in, openState(t), sources.Options{Once: true, Idle: 25 * time.Millisecond})
+	for i := 0; ; i++ {
+		select {
+		case err := <-g.done:
+			g.done <- err
+			wantComplete(t, g.finished(), sources.No, "8 tries")
+			return
+		case <-time.After(time.Millisecond):
+			r.Publish(note(1, i%50, now-int64(i%50)))
+			r.PassOn(note(1, i%50, now-int64(i%50)))
+		}
+	}
+}
+
+// What a clock that ran ahead has proven is not proven.
+func TestWindowsOfTheFutureAreVoid(t *testing.T) {
+	r := relaytest.New(t, relaytest.Script{Events: notes(1, 10, 7)})
+	in, db := newIntake(t), openState(t)
+	ahead := func() time.Time { return time.Unix(now+365*86400, 0) }
+	wantComplete(t, start(t, r, in, db, sources.Options{Once: true, Now: ahead}).finished(), sources.Yes, "")
+	missed := note(1, 1, now-3*86400)
+	r.Publish(missed)
+	wantComplete(t, start(t, r, in, db, sources.Options{Once: true}).finished(), sources.Yes, "")
+	if !in.has(missed) {
+		t.Error("an event inside a window that only a wrong clock had proven did not come")
+	}
+}
+
+func TestASwallowedLiveRequestIsSentAgain(t *testing.T) {
+	var times atomic.Int64
+	r := relaytest.New(t, relaytest.Script{Handle: func(_ *relaytest.Conn, m relaytest.Message) bool {
+		return m.Label == "REQ" && strings.Contains(m.Raw, "live-") && times.Add(1) <= 2
+	}})
+	in := newIntake(t)
+	start(t, r, in, openState(t), sources.Options{Idle: 50 * time.Millisecond, History: sources.History{None: true}})
+	r.Wait("a third live request", func() bool { return len(requests(t, r, "live-")) == 3 })
+	ev := note(1, 1, now)
+	r.Wait("the live event", func() bool { r.PassOn(ev); return in.has(ev) })
+}
+
+func TestRequestsFitTheRelaysMessages(t *testing.T) {
+	const most = 16 << 10
+	r := relaytest.New(t, relaytest.Script{Events: notes(1, 5, 7), Info: fmt.Sprintf(`{"limitation":{"max_message_length":%d}}`, most)})
+	f := event.Filter{Authors: []event.PubKey{author(1)}}
+	for i := range 1500 {
+		f.Authors = append(f.Authors, event.PubKey{byte(i), byte(i >> 8), 1})
+	}
+	in := newIntake(t)
+	g := start(t, r, in, openState(t), sources.Options{Filters: []event.Filter{f}})
+	in.until("live", func() bool { return g.source.Status().Phase == sources.Live })
+	if in.count() != 5 {
+		t.Errorf("%d events came, want 5", in.count())
+	}
+	for _, m := range r.Got("REQ") {
+		if len(m.Raw) > most {
+			t.Errorf("a request of %d bytes to a relay that takes %d", len(m.Raw), most)
+		}
+	}
+}
+
+// EOSE overtakes the events of a later page than the first.
+func TestALateLastPageIsNotTheEnd(t *testing.T) {
+	all := notes(1, 60, 7)
+	r := relaytest.New(t, relaytest.Script{Events: all, Cap: 30, Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		if m.Label == "REQ" && strings.Contains(m.Raw, "page-2") {
+			c.Send(`["EOSE","page-2"]`)
+		}
+		return false
+	}})
+	in := newIntake(t)
+	g := start(t, r, in, openState(t), sources.Options{Once: true})
+	wantComplete(t, g.finished(), sources.Yes, "")
+	if in.count() != 60 {
+		t.Errorf("%d events came, want 60", in.count())
+	}
+}
