@@ -71,7 +71,7 @@ func TestLinesGivesTheReadersError(t *testing.T) {
 
 func FuzzLines(f *testing.F) {
 	f.Add("a\n\nb", 3)
-	f.Add(strings.Repeat("x", 70_000)+"\ny", 100)
+	f.Add("1234567890\ny\r\n", 5) // small: the fuzzer would spend its time on shrinking a large one
 	f.Fuzz(func(t *testing.T, in string, limit int) {
 		limit = max(0, min(limit, 1<<20))
 		lines := archive.Lines(strings.NewReader(in), limit)
