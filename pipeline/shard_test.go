@@ -91,7 +91,10 @@ func (l *log) sync() {
 		l.index.Synced(l.written[n-1].End)
 	}
 	for _, answer := range l.waiting {
-		answer <- nil
+		select {
+		case answer <- nil:
+		default: // it has an answer
+		}
 	}
 	l.waiting = nil
 }
