@@ -172,18 +172,17 @@ func TestBadInput(t *testing.T) {
 		t.Errorf("the source was connected to %d times, want once: no bad frame ends a connection", got)
 	}
 
-	// A frame that is too big is not read to its end: that costs the connection, and a new one is made.
+	// A frame that is too big is passed over, and the connection goes on.
 	for _, conn := range from.Conns() {
 		conn.Send(`["NOTICE","` + strings.Repeat("x", 300<<10) + `"]`)
 	}
-	eventually(t, "the daemon is back after a frame that is too big", func() error {
-		if from.Accepted() < 2 {
-			return fmt.Errorf("%d connections", from.Accepted())
-		}
-		return nil
-	})
-	liveOn(t, from)
 	s := arrives("a frame that is too big")
+	if got := s.source(t, from.URL).BadFrames["too big"]; got != 1 {
+		t.Errorf("too big frames: %d counted, want 1", got)
+	}
+	if got := from.Accepted(); got != 1 {
+		t.Errorf("the source was connected to %d times, want once: no frame ends a connection", got)
+	}
 	if got := other.Accepted(); got != 1 {
 		t.Errorf("the other source was connected to %d times, want once", got)
 	}

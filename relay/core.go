@@ -67,7 +67,6 @@ func (c *core) start() {
 	c.leaving = make(chan struct{})
 	c.done = make(chan struct{})
 	c.handlers.Store(&[]*registered{})
-	c.ws.SetReadLimit(c.settings.MaxFrame)
 	// The reader must not write: only one goroutine does. A pong that finds the queue full is left out; the queue is
 	// only full while the relay does not read.
 	c.ws.SetPingHandler(func(payload string) error { c.tell(websocket.PongMessage, payload); return nil })
@@ -169,7 +168,11 @@ func (c *core) read() error {
 			return endOfRead(err, c.wire.slow())
 		}
 		if whole {
-			c.message(kind, buf[:n])
+			if int64(n) > c.settings.MaxFrame {
+				c.tooBig()
+			} else {
+				c.message(kind, buf[:n])
+			}
 			continue
 		}
 		if err := c.readBig(kind, r, buf); err != nil {
@@ -212,7 +215,7 @@ func (c *core) readBig(kind int, r io.Reader, head []byte) error {
 			// One byte of room above the limit tells "just fits" from "too big".
 			size := min(2*int64(cap(msg)), c.settings.MaxFrame+1)
 			if size <= int64(len(msg)) {
-				return &End{Reason: FrameTooBig}
+				return c.passOver(r)
 			}
 			grown := make([]byte, len(msg), size)
 			copy(grown, msg)
@@ -221,7 +224,7 @@ func (c *core) readBig(kind int, r io.Reader, head []byte) error {
 		n, err := r.Read(msg[len(msg):cap(msg)])
 		msg = msg[:len(msg)+n]
 		if int64(len(msg)) > c.settings.MaxFrame {
-			return &End{Reason: FrameTooBig} // by its content; the length on the wire may be less (compression)
+			return c.passOver(r)
 		}
 		if err == io.EOF {
 			c.message(kind, msg)
@@ -230,6 +233,23 @@ func (c *core) readBig(kind int, r io.Reader, head []byte) error {
 		if err != nil {
 			return endOfRead(err, c.wire.slow())
 		}
+	}
+}
+
+// passOver reads a message above MaxFrame to its end and keeps nothing of it: one huge event must not make the page it
+// is on unreadable. How long that may take is the frame's time.
+func (c *core) passOver(r io.Reader) error {
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return endOfRead(err, c.wire.slow())
+	}
+	c.tooBig()
+	return nil
+}
+
+func (c *core) tooBig() {
+	c.count(UnknownTooBig, nil)
+	for _, h := range *c.handlers.Load() {
+		h.deliver(c, &message{kind: kindTooBig}, nil)
 	}
 }
 
@@ -292,6 +312,8 @@ func (r *registered) deliver(c *core, m *message, frame []byte) (known bool) {
 		r.Notice(m.text)
 	case kindAuth:
 		r.Auth(m.text)
+	case kindTooBig:
+		r.TooBig()
 	case kindOther:
 		return r.Other(m.label, frame)
 	}
@@ -312,6 +334,8 @@ func (r *registered) takes(k kind) bool {
 		return r.Notice != nil
 	case kindAuth:
 		return r.Auth != nil
+	case kindTooBig:
+		return r.TooBig != nil
 	case kindOther:
 		return r.Other != nil
 	}

@@ -22,7 +22,8 @@ const (
 	kindOK
 	kindNotice
 	kindAuth
-	kindOther // an array with a label that this package does not know
+	kindTooBig // above Settings.MaxFrame; nothing of it was kept
+	kindOther  // an array with a label that this package does not know
 )
 
 // Why a frame was not understood; keys of LinkStatus.Unknown.
@@ -32,10 +33,11 @@ const (
 	UnknownNotArray  = "not an array"
 	UnknownType      = "unknown type"
 	UnknownMalformed = "malformed"
+	UnknownTooBig    = "too big"
 )
 
 // unknownReasons in the order of core.unknown's counters.
-var unknownReasons = [...]string{UnknownBinary, UnknownNotJSON, UnknownNotArray, UnknownType, UnknownMalformed}
+var unknownReasons = [...]string{UnknownBinary, UnknownNotJSON, UnknownNotArray, UnknownType, UnknownMalformed, UnknownTooBig}
 
 // message is a relay's message, taken apart as far as its kind needs.
 type message struct {

@@ -37,6 +37,7 @@ type Handler struct {
 	Closed func(sub, reason string)                      // see ClassifyClosed
 	OK     func(id event.ID, accepted bool, text string) // see Classify
 	Notice func(text string)
+	TooBig func()                                        // a message above Settings.MaxFrame was passed over, perhaps an event
 	Auth   func(challenge string)                        // informational: there is no key to answer with
 	Other  func(label string, frame []byte) (known bool) // a message with another label (NEG-MSG, COUNT); the bytes are valid until it returns
 }

@@ -25,6 +25,7 @@ func recorder(got *list) relay.Role {
 			OK:     func(id event.ID, ok bool, text string) { got.add(fmt.Sprint("OK ", id.String()[:4], ok, text)) },
 			Notice: func(text string) { got.add("NOTICE " + text) },
 			Auth:   func(challenge string) { got.add("AUTH " + challenge) },
+			TooBig: func() { got.add("TOO BIG") },
 			Other:  func(label string, frame []byte) bool { got.add(label); return label == "NEG-MSG" },
 		}
 	})
@@ -110,22 +111,29 @@ func TestBigMessages(t *testing.T) {
 			}
 		}
 	}
+	// Above the limit nothing is kept, and the connection goes on.
 	for _, size := range []int{300<<10 + 1, 5 << 20} {
 		for _, compress := range []bool{false, true} { // compressed it is far below the limit on the wire
 			s.Compression = compress
-			script := answers(frame(size))
+			script := answers(frame(size), `["EOSE","live-0"]`)
 			script.Compress = true
 			r := relaytest.New(t, script)
-			end := make(chan error, 10)
-			l := run(t, r.URL, s, roleFunc(func(ctx context.Context, s *relay.Session) error {
-				_ = s.Send(ctx, []byte(`["REQ","live-0",{}]`))
-				<-ctx.Done()
-				offerEnd(end, s)
-				return nil
-			}))
-			wantEnd(t, recv(t, "the end", end), relay.FrameTooBig)
-			l.until(t, "another session", func(s relay.LinkStatus) bool { return s.Sessions > 1 })
+			got := newList()
+			l := run(t, r.URL, s, recorder(got))
+			if all := got.first(t, 2); all[0] != "TOO BIG" || all[1] != "EOSE live-0," {
+				t.Errorf("a message of %d bytes (compression %v) came as %.40q, want it passed over", size, compress, all)
+			}
+			if status := l.Status(); status.Unknown[relay.UnknownTooBig] != 1 || status.Sessions != 1 {
+				t.Errorf("after a message of %d bytes: counted %v, %d sessions; want 1 too big and one session", size, status.Unknown, status.Sessions)
+			}
 		}
+	}
+	// Also where the limit is below the reader's own buffer.
+	s.MaxFrame, s.Compression = 1<<10, false
+	got := newList()
+	run(t, relaytest.New(t, answers(frame(2<<10), `["EOSE","live-0"]`)).URL, s, recorder(got))
+	if all := got.first(t, 2); all[0] != "TOO BIG" {
+		t.Errorf("2 KiB above a limit of 1 KiB came as %.40q", all)
 	}
 }
 

@@ -16,7 +16,7 @@ type Settings struct {
 	Connect       time.Duration // dial and upgrade
 	OK            time.Duration // wait for the answer to an EVENT
 	Window        int           // events sent and unanswered
-	MaxFrame      int64         // bytes; a longer message ends the session
+	MaxFrame      int64         // bytes; a longer message is passed over
 	Compression   bool          // offer permessage-deflate
 
 	// Not in the config file.
