@@ -70,6 +70,19 @@ func ScanCreatedAt(raw []byte) (int64, bool) {
 	return v, err == nil
 }
 
+// ScanPubKey finds the claimed author of a bare event object; false where it is not found plainly.
+func ScanPubKey(raw []byte) (key PubKey, ok bool) {
+	i := space(raw, 0)
+	if i >= len(raw) || raw[i] != '{' {
+		return key, false
+	}
+	i = findKey(raw, i, "pubkey")
+	if i < 0 || len(raw)-i < 66 || raw[i] != '"' || raw[i+65] != '"' {
+		return key, false
+	}
+	return key, decodeHex(key[:], raw[i+1:i+65])
+}
+
 func scanID(b []byte, i int) (id ID, ok bool) {
 	i = findKey(b, i, "id")
 	if i < 0 || len(b)-i < 66 || b[i] != '"' || b[i+65] != '"' {

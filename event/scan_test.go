@@ -92,6 +92,10 @@ func TestScanLine(t *testing.T) {
 			if ok != tt.createdAt || ok && at != 1234567890 {
 				t.Errorf("ScanCreatedAt(%s) = %d, %t; want 1234567890, %t", tt.raw, at, ok, tt.createdAt)
 			}
+			key, found := event.ScanPubKey([]byte(tt.raw))
+			if found && quote(key.String()) != plain["pubkey"] || !found && tt.createdAt {
+				t.Errorf("ScanPubKey(%s) = %s, %t; want %s", tt.raw, key, found, plain["pubkey"])
+			}
 		})
 	}
 }
