@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"rebroadcastr/event"
 	"rebroadcastr/record"
 	"rebroadcastr/relay"
 )
@@ -123,6 +124,12 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 	size = max(min(size, suspect), size>>max(0, v.s.cuts-1))
 	at := newWalk(w, size, sure, v.s.edge)
 	at.whole = len(g.filter.IDs) > 0
+	if len(g.filter.Authors) > 0 {
+		at.authors = make(map[event.PubKey]struct{}, len(g.filter.Authors))
+		for _, key := range g.filter.Authors {
+			at.authors[key] = struct{}{}
+		}
+	}
 	late := v.late.Load()
 	for tries := 0; ; {
 		if how == record.Page && v.due() {
@@ -206,6 +213,7 @@ func (v *visit) ask(g group, at *walk, how record.How, most int) (*page, pageEnd
 	p := newPage(fmt.Sprintf("%s%d", pagePrefix, v.s.pages), how, at, recent, v.sess.Stalled())
 	f := g.filter
 	f.Since, f.Until = p.since, p.asked
+	p.authors = at.authors
 	v.page.Store(p)
 	if err := v.req(v.ctx, p.sub, f, most); err != nil {
 		return nil, pageEnd{}, err

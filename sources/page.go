@@ -24,9 +24,10 @@ type page struct {
 	sub      string
 	how      record.How
 	since    int64
-	asked    int64 // until as asked, with the walk's edge; 0: none
-	until    int64 // the walk's
-	recent   int64 // see answer.add
+	authors  map[event.PubKey]struct{} // asked for; nil: any
+	asked    int64                     // until as asked, with the walk's edge; 0: none
+	until    int64                     // the walk's
+	recent   int64                     // see answer.add
 	finished chan struct{}
 
 	mu        sync.Mutex
@@ -54,8 +55,18 @@ type pageEnd struct {
 func newPage(sub string, how record.How, w *walk, recent int64, stalled time.Duration) *page {
 	p := &page{sub: sub, how: how, until: w.until, recent: recent, finished: make(chan struct{}), prev: openEnd, heard: time.Now(), stalled: stalled, begun: time.Now(), before: stalled}
 	p.since, p.asked = w.request()
-	p.answer.ids = make(map[event.ID]struct{})
+	p.answer.ids, p.answer.strange = make(map[event.ID]struct{}), openEnd
 	return p
+}
+
+// stranger reports whether a bare event is plainly of an author that was not asked for.
+func (p *page) stranger(raw []byte) bool {
+	if p.authors == nil {
+		return false
+	}
+	key, ok := event.ScanPubKey(raw)
+	_, asked := p.authors[key]
+	return ok && !asked
 }
 
 // started sets the clock once the request is out: waiting for our own pace is not the relay's silence.
@@ -68,7 +79,7 @@ func (p *page) started(stalled time.Duration) {
 
 // event counts one that was taken in; readable says that id and at were found. late: it came after the EOSE of a page
 // that was not empty, and is not counted.
-func (p *page) event(id event.ID, at int64, readable bool, stalled time.Duration) (late bool) {
+func (p *page) event(id event.ID, at int64, readable, stranger bool, stalled time.Duration) (late bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.heard, p.stalled = time.Now(), stalled
@@ -78,6 +89,14 @@ func (p *page) event(id event.ID, at int64, readable bool, stalled time.Duration
 	switch {
 	case !readable:
 		p.answer.unread++
+	case stranger: // such as an advertisement at the end of each page: it must not lead the walk past what was asked for
+		p.outside++
+		if p.asked != 0 && at > p.asked {
+			p.answer.stray = true
+		} else if at >= p.since {
+			p.answer.strange = min(at, p.answer.strange)
+			p.answer.strangers++
+		}
 	case p.asked != 0 && at > p.asked:
 		p.answer.above++
 		p.outside++
@@ -97,7 +116,7 @@ func (p *page) end(e pageEnd) {
 		return
 	}
 	p.isEnded, p.ended = true, e
-	p.empty = p.answer.n == 0
+	p.empty = p.answer.n+p.answer.strangers == 0
 	p.answer.finish = e.hint == "finish"
 	close(p.finished)
 }

@@ -222,6 +222,37 @@ func TestRequestsFitTheRelaysMessages(t *testing.T) {
 	}
 }
 
+// An event of somebody else at the end of each page must not lead the walk past what was asked for.
+func TestAStrangersEventSteersNothing(t *testing.T) {
+	all, stranger := notes(1, 100, 7), note(2, 1, now-900*86400)
+	r := relaytest.New(t, relaytest.Script{Events: all, Cap: 30, Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		var req nostr.ReqEnvelope
+		if m.Label != "REQ" || req.FromJSON(m.Raw) != nil {
+			return false
+		}
+		n := 0
+		for _, ev := range all {
+			var e nostr.Event
+			if json.Unmarshal([]byte(ev), &e) == nil && n < 30 && req.Filters[0].Matches(&e) {
+				c.Send(`["EVENT","` + req.SubscriptionID + `",` + ev + `]`)
+				n++
+			}
+		}
+		c.Send(`["EVENT","` + req.SubscriptionID + `",` + stranger + `]`)
+		c.Send(`["EOSE","` + req.SubscriptionID + `"]`)
+		return true
+	}})
+	in := newIntake(t)
+	g := start(t, r, in, openState(t), sources.Options{Once: true})
+	st := g.finished()
+	if in.count() != 100 {
+		t.Errorf("%d events came, want 100", in.count())
+	}
+	if st.Complete == sources.No {
+		t.Errorf("complete: no, %q", st.Text)
+	}
+}
+
 // EOSE overtakes the events of a later page than the first.
 func TestALateLastPageIsNotTheEnd(t *testing.T) {
 	all := notes(1, 60, 7)

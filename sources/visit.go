@@ -126,7 +126,7 @@ func (v *visit) paged(p *page, f Frame, raw []byte) {
 	}
 	late := p == nil
 	if p != nil {
-		late = p.event(id, at, ok, v.sess.Stalled())
+		late = p.event(id, at, ok, p.stranger(raw), v.sess.Stalled())
 	}
 	// What is new comes on an open page too, as on any subscription. What is old should have come before the EOSE.
 	if late && ok && at < v.recent() {

@@ -27,27 +27,31 @@ type answer struct {
 	atOldest       int   // of them
 	final          int64 // created_at of the one that came last
 	ids            map[event.ID]struct{}
-	many           bool // more than ids holds
-	atUntil        int  // of them, dated exactly until
-	above, below   int  // dated after the window, before it
-	unread         int  // no id or created_at could be found
-	disordered     bool // not newest first
-	finish         bool // NIP-67: there is no more
+	many           bool  // more than ids holds
+	atUntil        int   // of them, dated exactly until
+	above, below   int   // dated after the window, before it
+	strangers      int   // in the window, but of authors that were not asked for: counted nowhere else
+	strange        int64 // created_at of the oldest of them
+	stray          bool  // one of theirs is dated after the window
+	unread         int   // no id or created_at could be found
+	disordered     bool  // not newest first
+	finish         bool  // NIP-67: there is no more
 }
 
 // walk pages through one window, newest first (nostr.md C.3 without its bisect and dense modes). It does no I/O:
 // request says what to ask, took digests a complete page. A page that was not complete changes nothing.
 type walk struct {
-	lo    int64
-	page  int  // most events of a page
-	sure  bool // the relay says that it gives as many as page
-	whole bool // ids are asked for: all that match fit on one page
-	until int64
-	edge  int64 // 1: the relay's until is exclusive
-	known bool  // edge is known
-	echo  bool  // the next page must repeat an event of the page before, dated until
-	last  map[event.ID]struct{}
-	fresh int // events of the last page that the one before did not have
+	lo      int64
+	page    int                       // most events of a page
+	authors map[event.PubKey]struct{} // asked for; nil: any
+	sure    bool                      // the relay says that it gives as many as page
+	whole   bool                      // ids are asked for: all that match fit on one page
+	until   int64
+	edge    int64 // 1: the relay's until is exclusive
+	known   bool  // edge is known
+	echo    bool  // the next page must repeat an event of the page before, dated until
+	last    map[event.ID]struct{}
+	fresh   int // events of the last page that the one before did not have
 	// repeats is how many events the next page is expected to have in common with those before.
 	repeats int
 
@@ -100,11 +104,19 @@ func (w *walk) took(a answer) verdict {
 		}
 		w.doubt = 0
 	}
-	w.strays = w.strays || a.above > 0
+	w.strays = w.strays || a.stray || a.above > 0
 	if a.above > 0 && a.n == 0 {
 		return verdict{done: true, complete: No, reason: "the relay ignores until"}
 	}
 	w.disordered = w.disordered || a.disordered
+	if a.n == 0 && a.strangers > 0 && !a.finish { // a relay that does not look at authors: what was asked for may be behind them
+		w.strays = true
+		w.until, w.echo = min(a.strange, w.until)-1, false
+		if w.until+w.edge < max(w.lo, 1) {
+			return w.finish()
+		}
+		return verdict{}
+	}
 	if a.n == 0 && a.unread > 0 && !a.finish {
 		return verdict{done: true, complete: No, reason: "a page of nothing but unreadable events"}
 	}
@@ -128,7 +140,7 @@ func (w *walk) took(a answer) verdict {
 	if a.many { // more of them than can have been on the page before
 		w.fresh++
 	}
-	w.largest = max(w.largest, a.n)
+	w.largest = max(w.largest, a.n+a.strangers)
 	to := a.oldest
 	if a.disordered {
 		// Events out of turn, such as copies that a relay sends first, must not make the walk jump over what lies
@@ -162,7 +174,7 @@ func (w *walk) took(a answer) verdict {
 	v := verdict{proven: w.proven(a.oldest + 1)}
 	switch {
 	case a.oldest != a.newest:
-	case w.full(a.n):
+	case w.full(a.n + a.strangers):
 		w.gap(a.oldest)
 	default:
 		w.doubt = a.oldest
@@ -208,7 +220,7 @@ func (w *walk) finish() verdict {
 	case w.disordered:
 		v.complete, v.reason = Unknown, "the relay's pages are not newest first"
 	case w.strays:
-		v.complete, v.reason = Unknown, "the relay sends events from outside of the window that was asked for"
+		v.complete, v.reason = Unknown, "the relay sends what was not asked for"
 	}
 	return v
 }
