@@ -222,7 +222,9 @@ func TestApply(t *testing.T) {
 	subscribed(b)
 	two := notes(2, 10)
 	b.Publish(two...)
-	second.Wait("all twenty", func() bool { return len(second.Stored()) == 20 })
+	for _, sink := range []*relaytest.Relay{first, second} {
+		sink.Wait("all twenty", func() bool { return len(sink.Stored()) == 20 })
+	}
 
 	// a and first leave, and b takes only kind 7 from here on.
 	narrower := wider
