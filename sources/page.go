@@ -59,6 +59,13 @@ func newPage(sub string, how record.How, w *walk, recent int64, stalled time.Dur
 	return p
 }
 
+func (p *page) tooBig(stalled time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.heard, p.stalled = time.Now(), stalled
+	p.answer.tooBig++
+}
+
 // stranger reports whether a bare event is plainly of an author that was not asked for.
 func (p *page) stranger(raw []byte) bool {
 	if p.authors == nil {

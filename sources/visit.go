@@ -71,7 +71,7 @@ type signal struct {
 }
 
 func (v *visit) handler() *relay.Handler {
-	return &relay.Handler{Event: v.event, EOSE: v.eose, Closed: v.closed, Notice: v.notice}
+	return &relay.Handler{Event: v.event, EOSE: v.eose, Closed: v.closed, Notice: v.notice, TooBig: v.tooBig}
 }
 
 // event takes one EVENT message in and waits while the stages are full.
@@ -163,6 +163,13 @@ func (v *visit) closed(sub, reason string) {
 		return
 	}
 	v.tell(signal{sub: sub, closed: true, reason: reason})
+}
+
+// tooBig notes that a message was left out, which may have been an event of the page.
+func (v *visit) tooBig() {
+	if p := v.page.Load(); p != nil {
+		p.tooBig(v.sess.Stalled())
+	}
 }
 
 func (v *visit) notice(text string) {

@@ -33,6 +33,7 @@ type answer struct {
 	strangers      int   // in the window, but of authors that were not asked for: counted nowhere else
 	strange        int64 // created_at of the oldest of them
 	stray          bool  // one of theirs is dated after the window
+	tooBig         int   // messages above max_frame, left out
 	unread         int   // no id or created_at could be found
 	disordered     bool  // not newest first
 	finish         bool  // NIP-67: there is no more
@@ -59,7 +60,8 @@ type walk struct {
 	doubt      int64 // a second that filled a page without being as full as others were; 0: none
 	top        int64 // (until, top] has been asked
 	disordered bool
-	strays     bool    // events after the window came
+	strays     bool // events after the window came
+	tooBig     bool
 	late       bool    // set from outside: old events come after EOSE, so none of the relay's EOSEs says anything
 	gaps       []int64 // seconds that cannot be got whole
 }
@@ -94,6 +96,7 @@ func (w *walk) request() (since, until int64) {
 
 func (w *walk) took(a answer) verdict {
 	w.fresh = 0
+	w.tooBig = w.tooBig || a.tooBig > 0
 	if w.whole && (a.n > 0 || a.unread == 0) {
 		w.fresh = len(a.ids)
 		return w.finish()
@@ -204,7 +207,7 @@ func (w *walk) gap(at int64) {
 
 func (w *walk) proven(lo int64) windows {
 	// A page in any order, or one that may be full of what is newer than asked for, does not say that everything was on it.
-	if w.disordered || w.strays || w.late || lo > w.top {
+	if w.disordered || w.strays || w.late || w.tooBig || lo > w.top {
 		return nil
 	}
 	return windows{{lo, w.top}}
@@ -215,6 +218,8 @@ func (w *walk) finish() verdict {
 	switch {
 	case len(w.gaps) > 0:
 		v.complete, v.reason = No, "more events in one second than the relay gives at once"
+	case w.tooBig:
+		v.complete, v.reason = No, "an event above max_frame was left out"
 	case w.late:
 		v.complete, v.reason = Unknown, "events come after the relay's EOSE"
 	case w.disordered:

@@ -204,6 +204,18 @@ func TestWalk(t *testing.T) {
 	}
 }
 
+func TestAnEventThatIsTooBigIsNotProven(t *testing.T) {
+	w := newWalk(window{0, openEnd}, 500, false, nil)
+	w.took(answer{n: 1, oldest: 1000, newest: 1000, final: 1000, atOldest: 1, ids: map[event.ID]struct{}{{1}: {}}, tooBig: 1})
+	v := w.took(answer{ids: map[event.ID]struct{}{}, finish: true})
+	for !v.done {
+		v = w.took(answer{ids: map[event.ID]struct{}{}, finish: true})
+	}
+	if v.complete != No || len(v.proven) != 0 {
+		t.Errorf("complete %v, proven %v, want no and nothing", v.complete, v.proven)
+	}
+}
+
 func TestWindows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const most = 40
