@@ -250,8 +250,8 @@ func (l *link) sourceEnded(ctx context.Context) error {
 	}
 }
 
-// pausedLook is how often a one-shot command looks whether a sink waits for an operator: it does not wait with it.
-const pausedLook = 200 * time.Millisecond
+// settledLook is how often a one-shot command looks whether a sink still settles anything.
+const settledLook = 200 * time.Millisecond
 
 // settled waits until the sink has a verdict or a parked row for everything below end, or nothing more can be hoped
 // for: the link was given up, only an operator could help, or the sink answers and settles nothing (rate-limited, for
@@ -262,37 +262,33 @@ func (l *link) settled(ctx context.Context, end uint64) {
 		return
 	}
 	waiting := start(ctx, "settle "+l.url, nil, func(ctx context.Context) error { return sink.Settled(ctx, end) })
-	look := time.NewTicker(pausedLook)
+	defer waiting.wait(stopped())
+	look := time.NewTicker(settledLook)
 	defer look.Stop()
-	var patience <-chan time.Time
-	if l.m.o.GiveUp > 0 {
-		t := time.NewTicker(l.m.o.GiveUp)
-		defer t.Stop()
-		patience = t.C
-	}
-	before := sink.Status().Pending
+	pending, since := sink.Status().Pending, time.Now()
 	for {
 		select {
+		case <-waiting.done:
+			return
+		case <-l.stage.done:
+			return
 		case <-look.C:
-			if sink.Status().Paused == "" {
-				continue
-			}
-			l.log.Error().Msg(pausedText(sink.Status()))
-		case <-patience:
-			if now := sink.Status().Pending; now < before {
-				before = now
-				continue
-			}
-			text := fmt.Sprintf("given up: nothing settled within %s", l.m.o.GiveUp)
+		}
+		st := sink.Status()
+		if st.Pending < pending {
+			pending, since = st.Pending, time.Now()
+		}
+		switch give := l.m.o.GiveUp; {
+		case st.Paused != "":
+			l.log.Error().Msg(pausedText(st))
+			return
+		case give > 0 && time.Since(since) >= give:
+			text := fmt.Sprintf("given up: nothing settled within %s", give)
 			l.log.Error().Msg(text)
 			l.gaveUp.CompareAndSwap(nil, &text)
-		case <-waiting.done:
-		case <-l.stage.done:
+			return
 		}
-		break
 	}
-	waiting.cancel()
-	<-waiting.done
 }
 
 func (l *link) closeSource() {

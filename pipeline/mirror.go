@@ -93,10 +93,9 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 	links, stopLinks := context.WithCancel(base)
 	defer stopLinks()
 	m.allowLinks(links)
-	m.setState(report.Running)
 	err := m.Apply(m.config())
-
 	if err == nil {
+		m.setState(report.Running)
 		err = m.wait(ctx)
 	}
 	m.setState(report.Stopping)
@@ -137,15 +136,29 @@ func (m *Mirror) wait(ctx context.Context) error {
 		once = start(ctx, "one-shot", m.failed, m.untilDone)
 		defer once.wait(stopped())
 	}
-	select {
-	case <-once.done:
-		return once.err
-	case err := <-m.failed:
-		return err
-	case <-ctx.Done():
-		return nil
+	look := time.NewTicker(roomLook)
+	defer look.Stop()
+	for {
+		select {
+		case <-once.done:
+			return once.err
+		case err := <-m.failed:
+			return err
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+			if a := m.o.Store.Archive.Status(); m.o.Once && a.Waiting != "" && m.o.Now().Sub(a.WaitingSince) >= roomPatience {
+				return fmt.Errorf("archive: %s", a.Waiting)
+			}
+		}
 	}
 }
+
+// A daemon waits for room on the disk as long as it takes; a one-shot command for roomPatience.
+const (
+	roomLook     = time.Second
+	roomPatience = time.Minute
+)
 
 // untilDone returns once every source has ended, all that came is durable, and every sink has a verdict or a parked
 // row for all of it or was given up.

@@ -118,11 +118,14 @@ func (a *attempt) heard(id event.ID, accepted bool, text string) {
 	}
 	s.lastOK = now
 	s.window.heard()
-	a.sess.Progress()
+	j := relay.Classify(accepted, text)
+	if j.Verdict != relay.Slower && j.Verdict != relay.Paused && j.Verdict != relay.Transient {
+		a.sess.Progress() // an answer that only puts us off is none
+	}
 	if f.control {
 		s.counts.Controls++
 	} else {
-		a.applyLocked(f, relay.Classify(accepted, text), text, now)
+		a.applyLocked(f, j, text, now)
 	}
 	s.nudge()
 }

@@ -103,7 +103,10 @@ func importLines(w http.ResponseWriter, req *http.Request, imp Importer) {
 	}
 	w.Header().Set("Content-Type", "application/jsonl")
 	out := json.NewEncoder(w)
-	done, err := imp.Import(req.Context(), req.Body, req.URL.Query().Has("no-deliver"), rejectWriter{out})
+	done, err := imp.Import(req.Context(), req.Body, req.URL.Query().Has("no-deliver"), rejectWriter{out, rc})
+	if derr := rc.SetWriteDeadline(time.Now().Add(rejectTime)); err == nil {
+		err = derr
+	}
 	line := ImportLine{Done: &done}
 	if err != nil {
 		line.Error = err.Error()
@@ -113,9 +116,18 @@ func importLines(w http.ResponseWriter, req *http.Request, imp Importer) {
 }
 
 // rejectWriter wraps each JSON object that is written to it into an ImportLine.
-type rejectWriter struct{ out *json.Encoder }
+type rejectWriter struct {
+	out *json.Encoder
+	rc  *http.ResponseController
+}
+
+// rejectTime is how long a client may leave a refused line unread before its import is given up.
+const rejectTime = 10 * time.Second
 
 func (r rejectWriter) Write(p []byte) (int, error) {
+	if err := r.rc.SetWriteDeadline(time.Now().Add(rejectTime)); err != nil {
+		return 0, err
+	}
 	if err := r.out.Encode(ImportLine{Reject: json.RawMessage(p)}); err != nil {
 		return 0, err
 	}
