@@ -3,6 +3,7 @@
 package report
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -21,6 +22,16 @@ type Status struct {
 	Sinks     []Sink    `json:"sinks"`
 	Problems  []string  `json:"problems"`
 	Interrupt bool      `json:"interrupted,omitempty"`
+}
+
+// MarshalJSON writes lists that are empty as [], never as null: jq cannot iterate over that.
+func (s Status) MarshalJSON() ([]byte, error) {
+	type plain Status
+	p := plain(s)
+	p.Sources = append([]Source{}, s.Sources...)
+	p.Sinks = append([]Sink{}, s.Sinks...)
+	p.Problems = append([]string{}, s.Problems...)
+	return json.Marshal(p)
 }
 
 // Archive is the state of the archive on disk.

@@ -40,6 +40,10 @@ func (s Status) WriteSummary(w io.Writer) error {
 	for _, p := range s.Problems {
 		fmt.Fprintln(&b, p)
 	}
+	var rest []string
+	if s.Interrupt {
+		rest = append(rest, "interrupted")
+	}
 	sources, sinks := s.Incomplete()
 	if len(sources)+len(sinks) > 0 {
 		var what []string
@@ -49,7 +53,10 @@ func (s Status) WriteSummary(w io.Writer) error {
 		if len(sinks) > 0 {
 			what = append(what, fmt.Sprintf("%d of %d sinks", len(sinks), len(s.Sinks)))
 		}
-		fmt.Fprintf(&b, "incomplete: %s. The same command asks only for what is missing.\n", strings.Join(what, ", "))
+		rest = append(rest, "incomplete: "+strings.Join(what, ", "))
+	}
+	if len(rest) > 0 {
+		fmt.Fprintf(&b, "%s. The same command asks only for what is missing.\n", strings.Join(rest, "; "))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -62,9 +69,14 @@ func (s Status) writeSources(b *strings.Builder) {
 	t := table{header: []string{"source", "received", "new", "copies", "invalid", "unasked", "complete"}, left: map[int]bool{0: true, 6: true}}
 	for _, src := range s.Sources {
 		t.add(src.URL, num(src.Received), num(src.New), num(src.Copies), num(src.Invalid), num(src.Unasked), src.completeText())
-		t.note(reasons("invalid", src.InvalidBy), reasons("unasked", src.UnaskedBy), reasons("not understood", src.BadFrames))
+		t.note(src.reasons()...)
 	}
 	t.write(b)
+}
+
+// reasons say why events did not get in.
+func (s Source) reasons() []string {
+	return []string{reasons("invalid", s.InvalidBy), reasons("unasked", s.UnaskedBy), reasons("not understood", s.BadFrames)}
 }
 
 // WriteImport prints what a daemon took from an import.
@@ -80,26 +92,46 @@ func WriteImport(w io.Writer, dir string, done Source) error {
 // WriteStatus prints how a daemon stands.
 func (s Status) WriteStatus(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s, pid %d · %s %s events, %s, %s free", s.State, Span(s.Now.Sub(s.Since)), s.PID, s.Archive.Dir,
-		num(int64(s.Archive.Lines)), humanize.IBytes(uint64(max(s.Archive.Bytes, 0))), humanize.IBytes(uint64(max(s.Archive.Free, 0))))
+	fmt.Fprintf(&b, "%s %s, pid %d · %s", s.State, Span(s.Now.Sub(s.Since)), s.PID, s.Archive.Dir)
+	if s.State != Starting { // nothing is counted before that
+		fmt.Fprintf(&b, " %s events, %s, %s free", num(int64(s.Archive.Lines)), humanize.IBytes(uint64(max(s.Archive.Bytes, 0))),
+			humanize.IBytes(uint64(max(s.Archive.Free, 0))))
+	}
 	if s.Asked != "" {
 		fmt.Fprintf(&b, " · %s", s.Asked)
 	}
 	b.WriteByte('\n')
-	t := table{header: []string{"source", "state", "for", "new", "copies", "invalid", "unasked", "proven back to", "last event", "note"}, left: map[int]bool{0: true, 1: true, 9: true}}
-	for _, src := range s.Sources {
-		t.add(src.URL, state(src.State, src.Tries), age(s.Now, src.Since), num(src.New), num(src.Copies), num(src.Invalid), num(src.Unasked),
-			day(src.ProvenBack), ago(s.Now, src.LastEvent), withNext(s.Now, src.Note, src.Next))
+	for _, why := range []string{s.Reason, s.Archive.Waiting} {
+		if why != "" {
+			fmt.Fprintf(&b, "  %s\n", why)
+		}
 	}
-	t.write(&b)
-	t = table{header: []string{"sink", "state", "for", "behind", "delivered", "refused", "kept back", "parked", "pace", "note"}, left: map[int]bool{0: true, 1: true, 9: true}}
-	for _, k := range s.Sinks {
-		t.add(k.URL, state(k.State, k.Tries), age(s.Now, k.Since), num(k.Pending), num(k.Delivered+k.Superseded), num(k.Rejected), num(k.Skipped), num(k.Parked),
-			cmp.Or(k.Pace, "-"), withNext(s.Now, k.Note, k.Next))
+	// What stands in a row's note is not said again below.
+	told := map[string]bool{"archive: " + s.Archive.Waiting: true}
+	if len(s.Sources) > 0 {
+		t := table{header: []string{"source", "state", "for", "new", "copies", "invalid", "unasked", "proven back to", "last event", "note"}, left: map[int]bool{0: true, 1: true, 9: true}}
+		for _, src := range s.Sources {
+			t.add(named(src.URL, src.Name), state(src.State, src.Tries), age(s.Now, src.Since), num(src.New), num(src.Copies), num(src.Invalid), num(src.Unasked),
+				src.provenText(), ago(s.Now, src.LastEvent), withNext(s.Now, src.Note, src.Next))
+			t.note(src.reasons()...)
+			told[fmt.Sprintf("source %s: %s", src.URL, src.Note)] = true
+		}
+		t.write(&b)
 	}
-	t.write(&b)
+	if len(s.Sinks) > 0 {
+		t := table{header: []string{"sink", "state", "for", "behind", "delivered", "refused", "kept back", "parked", "pace", "note"}, left: map[int]bool{0: true, 1: true, 9: true}}
+		for _, k := range s.Sinks {
+			t.add(named(k.URL, k.Name), state(k.State, k.Tries), age(s.Now, k.Since), num(k.Pending), num(k.Delivered+k.Superseded), num(k.Rejected), num(k.Skipped), num(k.Parked),
+				cmp.Or(k.Pace, "-"), withNext(s.Now, k.Note, k.Next))
+			t.note(reasons("refused", k.RejectedBy), reasons("kept back", k.SkippedBy))
+			told[fmt.Sprintf("sink %s: %s", k.URL, k.Note)] = true
+		}
+		t.write(&b)
+	}
 	for _, p := range s.Problems {
-		fmt.Fprintf(&b, "  %s\n", p)
+		if !told[p] {
+			fmt.Fprintf(&b, "  %s\n", p)
+		}
 	}
 	switch n := len(s.Problems); n {
 	case 0:
@@ -157,6 +189,22 @@ func (s Source) completeText() string {
 	return "-"
 }
 
+// provenText is how far back a source is proven complete; without a date everything it stores is.
+func (s Source) provenText() string {
+	if s.ProvenBack.Unix() <= 0 && s.Complete == Yes {
+		return "all"
+	}
+	return day(s.ProvenBack)
+}
+
+// named is a relay with the name that its config gives it.
+func named(url, name string) string {
+	if name == "" {
+		return url
+	}
+	return url + " (" + name + ")"
+}
+
 // Span prints a duration as a person would: two units at most.
 func Span(d time.Duration) string {
 	d = d.Round(time.Second)
@@ -193,8 +241,11 @@ func day(t time.Time) string {
 }
 
 func state(s string, tries int) string {
-	if s == "waiting" && tries > 0 {
+	switch {
+	case s == Waiting && tries > 0:
 		return fmt.Sprintf("retry %d", tries)
+	case s == Paused: // nothing moves here without an operator
+		return "PAUSED"
 	}
 	return s
 }
