@@ -127,12 +127,7 @@ func TestRollsAtSize(t *testing.T) {
 	o.SegmentBytes = 10_000
 	o.Sync = time.Hour
 	r := start(t, o)
-	for n := range 200 {
-		r.append(n)
-		if n%10 == 9 {
-			r.barrier() // small groups, so that segments end near their size
-		}
-	}
+	r.inGroups(upTo(200)...)
 	r.stop()
 	names := glob(t, o.Dir, "events_*.jsonl")
 	if len(names) < 8 {

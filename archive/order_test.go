@@ -85,7 +85,7 @@ func TestTheOldSegmentIsDurableBeforeTheNewOneTakesEvents(t *testing.T) {
 		return nil
 	})
 	r := start(t, archive.Options{Dir: "/a", FS: d, Sync: time.Hour, SegmentBytes: 20_000})
-	r.append(upTo(1000)...)
+	r.inGroups(upTo(1000)...)
 	r.stop()
 	if n := len(d.files(".jsonl")); n < 4 {
 		t.Errorf("%d segments, want several", n)
@@ -115,8 +115,8 @@ func TestAppendGoesOnDuringFsync(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if st := r.Status(); st.Unsynced < 1000 {
-		t.Errorf("%d events unsynced during the fsync, want all 1001: %+v", st.Unsynced, st)
+	if st := r.Status(); st.Unsynced < 900 { // the last group may not be counted yet
+		t.Errorf("%d events unsynced during the fsync, want nearly all 1001: %+v", st.Unsynced, st)
 	}
 	slow.on.Store(false)
 	close(slow.gate)

@@ -302,7 +302,7 @@ func TestChecksFromTheMark(t *testing.T) {
 	o := onDisk(t)
 	o.SegmentBytes = 20_000
 	r := start(t, o)
-	r.append(upTo(300)...)
+	r.inGroups(upTo(300)...)
 	r.stop()
 	first := filepath.Join(o.Dir, glob(t, o.Dir, "*_0000000001.jsonl")[0])
 	content := read(t, first)

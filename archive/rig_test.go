@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -207,6 +208,15 @@ func (r *rig) append(ns ...int) {
 		if err := r.Append(r.Context(), makeEvent(n, n%300), originOf(n)); err != nil {
 			r.Fatalf("append %d: %v", n, err)
 		}
+	}
+}
+
+// inGroups appends in groups of at most ten, so that segments roll near their size.
+func (r *rig) inGroups(ns ...int) {
+	r.Helper()
+	for ten := range slices.Chunk(ns, 10) {
+		r.append(ten...)
+		r.barrier()
 	}
 }
 

@@ -33,16 +33,16 @@ func (a *Archive) look() bool {
 	a.room.mu.Unlock()
 	was := a.room.low.Load()
 	low := free < need || was && free < need+need/5
-	if low == was {
-		return !low
-	}
 	a.room.low.Store(low)
-	if low {
+	switch {
+	case low:
 		why := fmt.Sprintf("no room: %s free in %s, archive.min_free is %s; goes on by itself at %s",
 			size(free), a.o.Dir, size(need), size(need+need/5))
 		a.waiting(why)
-		a.o.Log.Error().Msg(why)
-	} else {
+		if !was {
+			a.o.Log.Error().Msg(why)
+		}
+	case was:
 		a.waiting("")
 		a.o.Log.Info().Str("free", size(free)).Msg("there is room again")
 		a.releaseHeld()

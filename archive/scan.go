@@ -74,7 +74,9 @@ type directory struct {
 const toTheEnd = int64(1) << 62
 
 func (d *directory) look(number uint32, again bool) (s segment, later, ok bool, err error) {
-	if again || d.segs == nil {
+	// A later segment that was seen before this measuring says as much as one seen now: listing the folder at each of
+	// n segments would cost n².
+	if d.segs == nil || again && d.find(number)+1 >= len(d.segs) {
 		if err := d.list(); err != nil {
 			return segment{}, false, false, err
 		}

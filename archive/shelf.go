@@ -35,7 +35,7 @@ type shelf struct {
 	segs  []segment // by number
 	next  uint64    // ordinal of the next line
 	wake  chan struct{}
-	moved int // how often an end was taken back
+	moved int // how often lines were taken back
 }
 
 func (sh *shelf) look(number uint32, _ bool) (s segment, later, ok bool, err error) {
@@ -102,8 +102,10 @@ func (sh *shelf) withdraw(end int64, lines uint64) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s := &sh.segs[len(sh.segs)-1]
+	if s.end != end {
+		sh.moved++
+	}
 	s.end, s.lines = end, lines
-	sh.moved++
 }
 
 // finish says that the last segment takes no more.

@@ -112,6 +112,9 @@ func (a *Archive) syncOnce() (more bool) {
 	t.mu.Lock()
 	t.busy = false
 	more = len(t.recs) > 0
+	if t.bytes >= syncBytes {
+		signal(t.kick)
+	}
 	t.mu.Unlock()
 	signal(t.news)
 	return more
@@ -145,12 +148,13 @@ func (a *Archive) addTail(recs []record.Record) {
 	if len(t.recs) == 0 {
 		signal(t.armed)
 	}
+	before := t.bytes
 	for i := range recs {
 		t.recs = append(t.recs, recs[i])
 		t.bytes += tailCost(&recs[i])
 	}
 	t.end = recs[len(recs)-1].End
-	full := t.bytes >= syncBytes
+	full := before < syncBytes && t.bytes >= syncBytes
 	t.mu.Unlock()
 	if full {
 		signal(t.kick)
