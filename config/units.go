@@ -134,6 +134,10 @@ func parseTime(text string, now time.Time, end bool) (unix int64, relative bool,
 		if err != nil || n >= tooFar {
 			return 0, false, errors.New("too big for unix seconds; are these milliseconds?")
 		}
+		// As seconds it is half an hour of 1970, so --since 2024 would take everything and --until 2024 nothing.
+		if len(text) == 4 && n >= 1970 && n < 2100 {
+			return 0, false, fmt.Errorf("a year? say %s-01-01", text)
+		}
 		return n, false, nil
 	}
 	if t, err := time.Parse(time.DateOnly, text); err == nil {

@@ -26,6 +26,8 @@ func TestTimes(t *testing.T) {
 		{"1700000000", false, 1700000000, ""},
 		{"1700000000000", false, 0, "too big for unix seconds; are these milliseconds?"},
 		{"99999999999999999999", false, 0, "too big for unix seconds; are these milliseconds?"},
+		{"2024", true, 0, "a year? say 2024-01-01"},
+		{"1969", false, 1969, ""},
 		{"2024-01-31", false, unix("2024-01-31T00:00:00Z"), ""},
 		{"2024-01-31", true, unix("2024-01-31T23:59:59Z"), ""},
 		{"2024-02-29", true, unix("2024-02-29T23:59:59Z"), ""},
