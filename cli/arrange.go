@@ -28,6 +28,9 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 			return append(out, rest...), nil
 		}
 		name := rest[0]
+		if slices.Contains([]string{"--version", "-version", "-v", "-V"}, name) {
+			return nil, fmt.Errorf("%s: it is a command: %s version", name, app.Name)
+		}
 		if !isArgument(name) {
 			return nil, fmt.Errorf("%s: flags stand behind the command: %s COMMAND %s …", name, strings.Join(append([]string{app.Name}, out[1:]...), " "), name)
 		}
@@ -41,7 +44,7 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	if command.SkipFlagParsing {
 		return append(out, rest...), nil
 	}
-	l := line{command: command, given: make(map[string]bool)}
+	l := line{app: app, command: command, given: make(map[string]bool)}
 	for len(rest) > 0 {
 		var err error
 		if isHelp(rest[0]) {
@@ -76,6 +79,7 @@ func unknownAmong(commands []*cli.Command, name string) error {
 
 // line is one command's part of a command line.
 type line struct {
+	app       *cli.App
 	command   *cli.Command
 	flags     []string // each as --name or --name=value
 	arguments []string
@@ -134,7 +138,12 @@ func (l *line) take(rest []string) ([]string, error) {
 	}
 	if _, number := f.(*cli.IntFlag); number {
 		if _, err := strconv.ParseUint(value, 10, 31); err != nil {
-			return nil, fmt.Errorf("%s %s: not a whole number", name, value)
+			return nil, fmt.Errorf("%s %s: not a whole number, 0 or more", name, value)
+		}
+	}
+	if _, ok := f.(*cli.GenericFlag); ok { // a span; the library's own message is for programmers
+		if err := new(span).Set(value); err != nil {
+			return nil, fmt.Errorf("%s %s: %w", name, value, err)
 		}
 	}
 	l.flags = append(l.flags, name+"="+value)
@@ -156,6 +165,13 @@ func (l *line) unknown(typed string) error {
 	for _, f := range l.command.Flags {
 		known = append(known, f.Names()...)
 	}
+	if others := l.elsewhere(name); len(others) > 0 {
+		hint := ""
+		if (name == "source" || name == "sink") && l.find("config") != nil {
+			hint = ": relays come from a config here (-c FILE)"
+		}
+		return fmt.Errorf("%s is a flag of %s, not of %s%s", typed, strings.Join(others, " and "), l.command.Name, hint)
+	}
 	if near := config.Nearest(name, known); near != "" {
 		return fmt.Errorf("%s: unknown flag; did you mean --%s?", typed, near)
 	}
@@ -163,6 +179,20 @@ func (l *line) unknown(typed string) error {
 		return fmt.Errorf("%s is not there yet", typed)
 	}
 	return fmt.Errorf("%s: unknown flag; %s --help lists them", typed, l.command.Name)
+}
+
+// elsewhere names the commands that have a flag which this one has not.
+func (l *line) elsewhere(name string) []string {
+	var names []string
+	for _, c := range l.app.Commands {
+		for _, f := range c.Flags {
+			if slices.Contains(f.Names(), name) {
+				names = append(names, c.Name)
+				break
+			}
+		}
+	}
+	return names
 }
 
 func (l *line) argument(arg string) error {
@@ -174,6 +204,9 @@ func (l *line) argument(arg string) error {
 	if l.last == nil {
 		if usage != "" {
 			return fmt.Errorf("unexpected argument %s: %s takes one %s", arg, l.command.Name, strings.Trim(usage, "[]"))
+		}
+		if l.command.Name == "show" {
+			return fmt.Errorf("unexpected argument %s: show takes none; for a file: show -c %s", arg, arg)
 		}
 		return fmt.Errorf("unexpected argument %s: %s takes none", arg, l.command.Name)
 	}

@@ -34,7 +34,7 @@ func findDaemon(dir string) (*daemonClient, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, errNoDaemon
 	case err != nil:
-		return nil, fmt.Errorf("look for the daemon of %s: %w", dir, err)
+		return nil, fmt.Errorf("look for the daemon of %s: %w%s", dir, err, permissionHint(err))
 	}
 	i := slices.IndexFunc(holder.Addresses, filepath.IsAbs)
 	if i < 0 {

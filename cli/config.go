@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -37,12 +38,13 @@ func (p *program) configCommand() *cli.Command {
 }
 
 func (p *program) configCheck(c *cli.Context) error {
-	cfg, err := p.load(c)
+	in := inputs(c, p.lookup, time.Now())
+	if _, ok := in.Given("config"); !ok && in.File == "" {
+		return &exitError{exitUsage, errors.New("config check: name a FILE, or -c FILE")}
+	}
+	cfg, err := config.Load(in)
 	if err != nil {
 		return err
-	}
-	if cfg.File == "" {
-		return &exitError{exitUsage, errors.New("config check: name a FILE, or -c FILE")}
 	}
 	for _, note := range cfg.Notes {
 		fmt.Fprintln(p.stderr, note)

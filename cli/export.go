@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -31,17 +33,21 @@ func (p *program) export(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// Before the output is emptied: a wrong --archive must not cost an earlier export.
+	if err := mustExist("export", cfg.Archive.Dir); err != nil {
+		return err
+	}
 	out := p.stdout
 	if name := c.String("output"); name != "" && name != "-" {
+		if sameFile(filepath.Dir(name), cfg.Archive.Dir) {
+			return &exitError{exitUsage, fmt.Errorf("export: --output %s is in the archive itself", name)}
+		}
 		f, err := os.Create(name)
 		if err != nil {
-			return err
+			return fmt.Errorf("export: %w", err)
 		}
 		defer func() { err = errors.Join(err, f.Close()) }()
 		out = f
-	}
-	if _, err := os.Stat(cfg.Archive.Dir); err != nil {
-		return fmt.Errorf("export: no archive at %s: %w", cfg.Archive.Dir, err)
 	}
 	ctx, _, stop := signals(p.ctx)
 	defer stop()
@@ -56,7 +62,7 @@ func (p *program) export(c *cli.Context) (err error) {
 			fmt.Fprintf(p.stderr, "left out: %v\n", damage)
 			continue
 		case err != nil:
-			return errors.Join(err, w.Flush())
+			return errors.Join(fmt.Errorf("export: %w%s", err, permissionHint(err)), w.Flush())
 		}
 		if !want.Match(&r.Event) {
 			continue
@@ -75,6 +81,38 @@ func (p *program) export(c *cli.Context) (err error) {
 		return &exitError{exitIncomplete, fmt.Errorf("export: %s could not be read", plural(damaged, "damaged line"))}
 	}
 	return nil
+}
+
+// mustExist is for commands that make no archive: a mistyped directory is an error, not an empty archive.
+func mustExist(command, dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: there is no archive at %s", command, dir)
+	case err != nil:
+		return fmt.Errorf("%s: %w%s", command, err, permissionHint(err))
+	case !info.IsDir():
+		return fmt.Errorf("%s: archive %s: not a directory", command, dir)
+	}
+	return nil
+}
+
+// permissionHint is what a user may do about an archive that belongs to the service.
+func permissionHint(err error) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return ": it belongs to another user: use sudo"
+	}
+	return ""
+}
+
+// sameFile reports whether two names stand for the same file or directory.
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
 }
 
 func writeLine(w io.Writer, line []byte) error {

@@ -16,6 +16,9 @@ func flags(groups ...[]cli.Flag) []cli.Flag {
 	all := slices.Concat(groups...)
 	for _, f := range all {
 		name := f.Names()[0]
+		if b, ok := f.(*cli.BoolFlag); ok {
+			b.DisableDefaultText = true // every switch is off until it is said
+		}
 		if configured(name) {
 			continue
 		}
@@ -87,7 +90,7 @@ func runFlags() []cli.Flag {
 func backfillFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "again", Usage: "ask again for what was complete"},
-		&cli.IntFlag{Name: "limit", Usage: "take at most `N` events of each source"},
+		&cli.IntFlag{Name: "limit", Usage: "take at most `N` events of each source", DefaultText: "no limit"},
 		&cli.GenericFlag{Name: "give-up", Value: new(span), Usage: "leave a sink that makes no progress for this `TIME` (default: 5m)"},
 		&cli.BoolFlag{Name: "no-deliver", Usage: "archive only: sinks never get these events"},
 	}

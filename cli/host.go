@@ -34,6 +34,7 @@ type host struct {
 	since   time.Time
 	mirror  atomic.Pointer[pipeline.Mirror]
 	doing   atomic.Pointer[string] // what start-up is doing
+	waiting atomic.Pointer[string] // why start-up waits for room; nil: it does not
 }
 
 // webGrace is what a request under way gets at the end.
@@ -50,8 +51,15 @@ func (h *host) Status() report.Status {
 	if m := h.mirror.Load(); m != nil {
 		return m.Status()
 	}
-	return report.Status{State: report.Starting, Reason: *h.doing.Load(), Version: h.version, PID: os.Getpid(), Since: h.since, Now: time.Now(),
+	s := report.Status{State: report.Starting, Version: h.version, PID: os.Getpid(), Since: h.since, Now: time.Now(),
 		Asked: h.cfg.Asked, Archive: report.Archive{Dir: h.cfg.Archive.Dir}}
+	if why := h.waiting.Load(); why != nil {
+		s.Archive.Waiting = *why
+		s.Problems = []string{"archive: " + *why}
+		return s
+	}
+	s.Reason = *h.doing.Load()
+	return s
 }
 
 // Import hands lines to the running mirror.
@@ -109,6 +117,7 @@ func (h *host) room(ctx context.Context, wait bool) error {
 			need += need / 5
 		}
 		if free >= need {
+			h.waiting.Store(nil)
 			return nil
 		}
 		why := fmt.Sprintf("%s has %s free, archive.min_free is %s: free some space", h.cfg.Archive.Dir, humanize.IBytes(uint64(free)), humanize.IBytes(uint64(need)))
@@ -119,7 +128,9 @@ func (h *host) room(ctx context.Context, wait bool) error {
 			h.log.Error().Msg("waiting for room: " + why)
 			h.notify("READY=1")
 		}
-		h.say("waiting for room: " + why)
+		why = "waiting for room: " + why
+		h.waiting.Store(&why)
+		h.say(why)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

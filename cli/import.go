@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -40,25 +41,33 @@ func (p *program) importFiles(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// A running daemon keeps the archive: the lines go through it.
+	d, derr := findDaemon(cfg.Archive.Dir)
+	if derr == nil {
+		if name := p.selecting(c); name != "" {
+			return &exitError{exitUsage, fmt.Errorf("import: %s does not reach the daemon that runs on %s, whose config decides: leave it out, or stop the daemon", name, cfg.Archive.Dir)}
+		}
+	}
 	var rejects io.Writer
 	if name := c.String("rejects"); name != "" {
+		if i := slices.IndexFunc(files, func(file string) bool { return sameFile(name, file) }); i >= 0 {
+			return &exitError{exitUsage, fmt.Errorf("import: --rejects %s would overwrite what is to be imported", name)}
+		}
 		f, err := os.Create(name)
 		if err != nil {
-			return err
+			return fmt.Errorf("import: %w", err)
 		}
 		defer func() { err = errors.Join(err, f.Close()) }()
 		rejects = f
 	}
 	noDeliver := c.Bool("no-deliver")
-	// A running daemon keeps the archive: the lines go through it.
-	d, err := findDaemon(cfg.Archive.Dir)
-	if err == nil {
+	if derr == nil {
 		return p.importThrough(c, cfg, files, func(ctx context.Context, lines io.Reader) (report.Source, error) {
 			return d.importLines(ctx, lines, noDeliver, rejects)
 		})
 	}
-	if !errors.Is(err, errNoDaemon) {
-		return err
+	if !errors.Is(derr, errNoDaemon) {
+		return derr
 	}
 	cfg.Sources = nil
 	if noDeliver {
@@ -76,6 +85,17 @@ func (p *program) importFiles(c *cli.Context) (err error) {
 	}
 	s.Sources = []report.Source{report.Merge("import", s.Sources)}
 	return p.conclude(s, c.Bool("json"))
+}
+
+// selecting names a selection that the user gave by flag or variable; empty: none.
+func (p *program) selecting(c *cli.Context) string {
+	in := inputs(c, p.lookup, time.Time{})
+	for _, f := range selectionFlags() {
+		if g, ok := in.Given(f.Names()[0]); ok && f.Names()[0] != "all" {
+			return g.Name
+		}
+	}
+	return ""
 }
 
 // importThrough imports through the daemon and prints what it took.
@@ -142,7 +162,7 @@ func importNames(args []string) ([]string, error) {
 		}
 		info, err := os.Stat(arg)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("import: %w", err)
 		}
 		if !info.IsDir() {
 			names = append(names, arg)

@@ -72,7 +72,11 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 	err = errors.Join(err, shown.wait())
 	summary = m.Status()
 	summary.Interrupt = o.Once && ctx.Err() != nil
-	return summary, errors.Join(err, store.Close())
+	err = errors.Join(err, store.Close())
+	if !o.Once && err == nil { // a one-shot command prints a summary
+		log.Info().Uint64("archived", summary.Archive.Added).Str("after", report.Span(summary.Now.Sub(summary.Since))).Msg("stopped")
+	}
+	return summary, err
 }
 
 // describe is the first line of a run: what is asked of whom, and where it goes.

@@ -27,6 +27,9 @@ func (p *program) reindex(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := mustExist("reindex", cfg.Archive.Dir); err != nil {
+		return err
+	}
 	log := newLog(p.stderr, isTerminal(p.stderr), cfg.Log)
 	lock, err := archive.Lock(cfg.Archive.Dir, "reindex")
 	if err != nil {

@@ -53,11 +53,24 @@ func (p *program) status(c *cli.Context) error {
 	return err
 }
 
-// onlyRelay narrows s to one relay's rows.
+// onlyRelay narrows s to one relay's rows. name is its URL, or the name that the config gives it.
 func onlyRelay(s report.Status, name string) (report.Status, error) {
-	want, err := url.Normalize(name)
-	if err != nil {
-		return s, &exitError{exitUsage, fmt.Errorf("status %s: %w", name, err)}
+	want := ""
+	for _, r := range s.Sources {
+		if r.Name == name {
+			want = r.URL
+		}
+	}
+	for _, k := range s.Sinks {
+		if k.Name == name {
+			want = k.URL
+		}
+	}
+	if want == "" {
+		var err error
+		if want, err = url.Normalize(name); err != nil {
+			return s, &exitError{exitUsage, fmt.Errorf("status %s: %w", name, err)}
+		}
 	}
 	s.Sources = slices.DeleteFunc(s.Sources, func(r report.Source) bool { return r.URL != want })
 	s.Sinks = slices.DeleteFunc(s.Sinks, func(k report.Sink) bool { return k.URL != want })
