@@ -1,8 +1,8 @@
 # rebroadcastr: `make` builds bin/rebroadcastr, `make test` passes all tests, `make demo` shows the main job without a network.
 
 # libsecp256k1 behind the signature check where there is cgo, else pure Go: the tag without cgo does not compile.
-TAGS    := $(shell go env CGO_ENABLED | sed "s/1/libsecp256k1/;s/0//")
-RACE    := $(shell go env CGO_ENABLED | sed "s/1/-race/;s/0//")
+TAGS    := $(shell go env CGO_ENABLED 2>/dev/null | sed "s/1/libsecp256k1/;s/0//")
+RACE    := $(shell go env CGO_ENABLED 2>/dev/null | sed "s/1/-race/;s/0//")
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -49,7 +49,7 @@ fuzz:
 		done; \
 	done
 
-# Builds nothing, so that `sudo make install` needs no Go in root's path. A config that is there is kept.
+# Builds nothing and asks Go nothing aloud, so that `sudo make install` needs no Go in root's path. A config that is there is kept.
 install:
 	@test -x bin/rebroadcastr || { echo "nothing to install: run make first"; exit 1; }
 	install -D -m 0755 bin/rebroadcastr $(DESTDIR)$(PREFIX)/bin/rebroadcastr
