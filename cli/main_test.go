@@ -3,10 +3,12 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -126,5 +128,36 @@ func TestWaitingForRoom(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("status: exit %d, want %d and why it waits:\n%s", code, exitIncomplete, stdout)
 		}
+	}
+}
+
+// TestGiveBack: what root makes in the service's archive belongs to the service afterwards.
+func TestGiveBack(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make files for another user")
+	}
+	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "outside")
+	if err := os.WriteFile(outside, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const service = 65534
+	if err := errors.Join(os.Chown(dir, service, service), os.Symlink(filepath.Dir(outside), filepath.Join(dir, "link")), os.Link(outside, filepath.Join(dir, "hard"))); err != nil {
+		t.Fatal(err)
+	}
+	want(t, exitOK, "indexed 0 events", "reindex", "--archive", dir)
+	uid := func(name string) uint32 {
+		info, err := os.Lstat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Sys().(*syscall.Stat_t).Uid
+	}
+	for _, name := range []string{"LOCK", "state.db", "index", "index/MANIFEST"} {
+		if got := uid(filepath.Join(dir, name)); got != service {
+			t.Errorf("%s belongs to uid %d, want %d", name, got, service)
+		}
+	}
+	if got := uid(outside); got != 0 {
+		t.Errorf("a file outside of the archive belongs to uid %d now", got)
 	}
 }

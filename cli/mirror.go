@@ -34,6 +34,7 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 		return summary, err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	defer func() { err = errors.Join(err, giveBack(cfg.Archive.Dir)) }() // while the lock is held
 
 	ctx, hurry, stopSignals := signals(p.ctx)
 	defer stopSignals()

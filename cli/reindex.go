@@ -36,6 +36,7 @@ func (p *program) reindex(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	defer func() { err = errors.Join(err, giveBack(cfg.Archive.Dir)) }() // while the lock is held
 	ctx, _, stop := signals(p.ctx)
 	defer stop()
 	h := newHost(cfg, log, p.version)
