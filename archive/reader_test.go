@@ -470,3 +470,38 @@ func withOrigins(recs []record.Record, ns ...int) []record.Record {
 	}
 	return out
 }
+
+// Segments are sealed under the feet of a reader and of a scan.
+func TestSealedWhileBeingRead(t *testing.T) {
+	o := onDisk(t)
+	o.SegmentBytes = 20_000
+	r := start(t, o)
+	r.inGroups(upTo(300)...)
+	r.stop()
+	a := opened(t, o)
+	defer a.Close()
+	reader := a.Reader(place.Place{})
+	defer reader.Close()
+	var read []record.Record
+	for rec, err := range archive.Scan(t.Context(), o.Dir, archive.ScanOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		read = append(read, rec)
+		if len(read) == 10 {
+			if _, err := reader.Next(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range glob(t, o.Dir, "*.jsonl") {
+				seal(t, o.Dir, strings.TrimSuffix(name, ".jsonl"), false)
+			}
+		}
+	}
+	wantEvents(t, "scan", read, upTo(300))
+	for n := 1; n < 300; n++ {
+		rec, ok, err := reader.TryNext()
+		if err != nil || !ok || rec.Ordinal != uint64(n) || rec.Event.ID != ids(n) {
+			t.Fatalf("reader at event %d: ordinal %d, %v, %v", n, rec.Ordinal, ok, err)
+		}
+	}
+}
