@@ -97,6 +97,9 @@ func unusable(dir string, uid int, err error) *Unusable {
 			service = " (the service)"
 		}
 		u.Message = fmt.Sprintf("%s belongs to uid %d%s: use sudo, or --archive elsewhere", at, owner, service)
+		if at != dir {
+			u.Message = fmt.Sprintf("archive %s cannot be made: %s", dir, u.Message)
+		}
 	case errors.Is(err, fs.ErrPermission):
 		u.Message = fmt.Sprintf("%s is not writable: chmod u+rwx it, or --archive elsewhere", at)
 	case errors.Is(err, unix.EROFS):

@@ -154,7 +154,7 @@ func TestDirectoriesOfOthers(t *testing.T) {
 	}{
 		"service":       {61184, 0o750, "", "%s belongs to uid 61184 (the service): use sudo, or --archive elsewhere"},
 		"a person":      {1000, 0o755, "", "%s belongs to uid 1000: use sudo, or --archive elsewhere"},
-		"not there yet": {1000, 0o755, "/deep/er", "%s belongs to uid 1000: use sudo, or --archive elsewhere"},
+		"not there yet": {1000, 0o755, "/deep/er", "archive %[1]s/deep/er cannot be made: %[1]s belongs to uid 1000: use sudo, or --archive elsewhere"},
 	} {
 		at := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
 		if err := errors.Join(os.Mkdir(at, tt.mode), os.Chown(at, tt.owner, tt.owner)); err != nil {

@@ -63,6 +63,9 @@ func (p *program) run(proc Process) error {
 		return fmt.Errorf("the signature check (%s) fails its own test, refusing to start: %w", event.VerifierName(), err)
 	}
 	app := p.app()
+	for _, warning := range strayVariables(app, proc.Environ) {
+		fmt.Fprintln(p.stderr, "rebroadcastr: "+warning)
+	}
 	args, err := arrange(app, proc.Args)
 	if err != nil {
 		return &exitError{exitUsage, err}

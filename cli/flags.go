@@ -22,7 +22,7 @@ func flags(groups ...[]cli.Flag) []cli.Flag {
 		if configured(name) {
 			continue
 		}
-		env := []string{prefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))}
+		env := []string{variableOf(name)}
 		switch f := f.(type) {
 		case *cli.BoolFlag:
 			f.EnvVars = env
@@ -35,6 +35,41 @@ func flags(groups ...[]cli.Flag) []cli.Flag {
 		}
 	}
 	return all
+}
+
+// variableOf is the environment variable that stands for a flag.
+func variableOf(flag string) string {
+	return prefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// strayVariables are variables with our prefix that stand for no flag of any command: mostly slips of the hand, which
+// would otherwise be ignored in silence.
+func strayVariables(app *cli.App, environ []string) (warnings []string) {
+	var known []string
+	var collect func(commands []*cli.Command)
+	collect = func(commands []*cli.Command) {
+		for _, c := range commands {
+			for _, f := range c.Flags {
+				known = append(known, f.Names()[0])
+			}
+			collect(c.Subcommands)
+		}
+	}
+	collect(app.Commands)
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		rest, ours := strings.CutPrefix(name, prefix)
+		flag := strings.ReplaceAll(strings.ToLower(rest), "_", "-")
+		if !ours || slices.Contains(known, flag) {
+			continue
+		}
+		warning := name + " stands for no flag and is ignored"
+		if near := config.Nearest(flag, known); near != "" {
+			warning += "; did you mean " + variableOf(near) + "?"
+		}
+		warnings = append(warnings, warning)
+	}
+	return warnings
 }
 
 // configured reports whether config reads a flag.

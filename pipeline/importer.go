@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,15 @@ func (i *importing) report() report.Source {
 // maxImportLine bounds a line of an import, in bytes: no relay takes events of that size, and one line must fit into
 // the budget.
 const maxImportLine = budgetBytes / 2
+
+// clientForm takes the event out of ["EVENT",{…}], which is what clients send and some programs keep.
+func clientForm(line []byte) (raw []byte, ok bool) {
+	var parts []json.RawMessage
+	if err := json.Unmarshal(line, &parts); err != nil || len(parts) != 2 || string(parts[0]) != `"EVENT"` {
+		return nil, false
+	}
+	return parts[1], len(parts[1]) > 0 && parts[1][0] == '{'
+}
 
 // tooLong counts lines beyond maxImportLine.
 const tooLong event.Reason = "too long"
@@ -105,10 +115,16 @@ func (m *Mirror) feed(ctx context.Context, door *sources.Door, lines io.Reader, 
 			continue
 		}
 		f := sources.Frame{Raw: l.Text, Door: door, How: record.Import, Bare: l.Text[0] != '['}
-		if f.Bare {
-			f.Scan, f.Simple = event.ScanLine(l.Text)
-		} else {
+		if !f.Bare {
 			f.Scan, f.Simple = event.ScanFrame(l.Text)
+		}
+		if !f.Bare && !f.Simple {
+			if raw, ok := clientForm(l.Text); ok {
+				f.Raw, f.Bare = raw, true
+			}
+		}
+		if f.Bare {
+			f.Scan, f.Simple = event.ScanLine(f.Raw)
 		}
 		if err := m.intake.Offer(ctx, f); err != nil {
 			door.Tally.Received.Add(-1)

@@ -363,29 +363,29 @@ func TestImport(t *testing.T) {
 	cfg := testConfig(t, nil, []*relaytest.Relay{sink})
 	r := begin(t, cfg, Options{})
 	text := strings.Join(events[:20], "\n") + "\n\n" + relaytest.BadSig(events[30]) + "\r\nnot json\n" + events[0] + "\n" +
-		`["EVENT","x",` + events[20] + "]\n" + relaytest.EscapedID(events[21]) // without a last newline
+		`["EVENT","x",` + events[20] + "]\n" + `["EVENT",` + events[39] + "]\n" + relaytest.EscapedID(events[21]) // without a last newline
 	var rejects strings.Builder
 	done, err := r.m.Import(t.Context(), strings.NewReader(text), false, &rejects)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if done.Received != 25 || done.New != 22 || done.Copies != 1 || done.Invalid != 2 {
-		t.Errorf("import: %+v; want 25 received, 22 new, 1 copy, 2 invalid", done)
+	if done.Received != 26 || done.New != 23 || done.Copies != 1 || done.Invalid != 2 {
+		t.Errorf("import: %+v; want 26 received, 23 new, 1 copy, 2 invalid", done)
 	}
 	for _, reason := range []string{`{"reason":"signature"`, `{"reason":"json","line":"not json"}`} {
 		if !strings.Contains(rejects.String(), reason) {
 			t.Errorf("the rejects lack %s:\n%s", reason, rejects.String())
 		}
 	}
-	sink.Wait("what is new", func() bool { return len(sink.Stored()) == 22 })
+	sink.Wait("what is new", func() bool { return len(sink.Stored()) == 23 })
 	kept, err := r.m.Import(t.Context(), strings.NewReader(strings.Join(events[22:], "\n")), true, nil)
-	if err != nil || kept.New != 18 {
-		t.Errorf("an import with no-deliver: %d new, %v; want 18", kept.New, err)
+	if err != nil || kept.New != 17 {
+		t.Errorf("an import with no-deliver: %d new, %v; want 17", kept.New, err)
 	}
 	r.eventually("nothing is pending", settled)
 	r.stop()
-	if got := len(sink.Stored()); got != 22 {
-		t.Errorf("the sink has %d events, want the 22 that may be delivered", got)
+	if got := len(sink.Stored()); got != 23 {
+		t.Errorf("the sink has %d events, want the 23 that may be delivered", got)
 	}
 	sameSet(t, "archive", archived(t, cfg.Archive.Dir), idsOf(events))
 }

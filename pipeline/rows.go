@@ -74,7 +74,13 @@ func doorRow(d *sources.Door) report.Source {
 	t := &d.Tally
 	r := report.Source{
 		Received: t.Received.Load(), New: t.New.Load(), Copies: t.Copies.Load(), Invalid: t.Invalid(), Unasked: t.Unasked.Load(),
-		InFlight: t.InFlight(), InvalidBy: make(map[string]int64),
+		InFlight: t.InFlight(), InvalidBy: make(map[string]int64), UnaskedBy: make(map[string]int64),
+	}
+	if n := t.Ephemeral.Load(); n > 0 {
+		r.UnaskedBy["ephemeral"] = n
+	}
+	if n := r.Unasked - t.Ephemeral.Load(); n > 0 {
+		r.UnaskedBy["not asked for"] = n
 	}
 	for reason, n := range t.InvalidBy() {
 		r.InvalidBy[string(reason)] += n
@@ -92,6 +98,9 @@ func sinkRow(st sinks.Status) report.Sink {
 	}
 	if st.Paused != "" {
 		k.Note = pausedText(st)
+	}
+	if st.Pace > 0 && st.Paused == "" {
+		k.Note = fmt.Sprintf("told to go slower %s times; pace now %.3g/s", humanize.Comma(int64(st.Session.Slower)), st.Pace)
 	}
 	if st.Pace > 0 {
 		k.Pace = fmt.Sprintf("%.3g/s", st.Pace)

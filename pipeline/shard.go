@@ -152,9 +152,12 @@ func (s *shard) settle(ctx context.Context, it item) error {
 			return nil
 		}
 	}
-	// An ephemeral event is for who listens now: neither archived nor sent (NIP-01).
-	if event.IsEphemeral(e.Kind) || !it.door.Wants(e) {
+	ephemeral := event.IsEphemeral(e.Kind)
+	if ephemeral || !it.door.Wants(e) {
 		it.door.Tally.Unasked.Add(1)
+		if ephemeral {
+			it.door.Tally.Ephemeral.Add(1)
+		}
 		return nil
 	}
 	// Verify compares the computed id with the claimed one; that must also be the one it was sharded by.

@@ -140,7 +140,7 @@ func (l *Link) settle(o outcome) (end *End, err error) {
 	var pause *Pause
 	if errors.As(o.err, &pause) { // also at the session's end: auth-required, say, and then a close
 		e.until, e.reason = time.Now().Add(pause.For), clean(pause.Reason)
-		l.o.Log.Info().Str("role", e.name).Str("reason", e.reason).Stringer("for", pause.For).Msg("role paused")
+		l.o.Log.Debug().Str("role", e.name).Str("reason", e.reason).Stringer("for", pause.For).Msg("role paused")
 		return nil, nil
 	}
 	if o.cause != nil {

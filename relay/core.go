@@ -41,7 +41,7 @@ type core struct {
 
 	outbox   chan []byte
 	control  chan control
-	leaving  chan struct{} // closed by leave: the writer sends what is queued, then the close frame
+	leaving  chan struct{} // closed by stop: the writer sends what is queued, then the close frame
 	done     chan struct{} // closed by fail
 	progress atomic.Bool
 	busy     atomic.Pointer[Session] // whose handler runs

@@ -8,8 +8,8 @@
 //   - One reader and one writer per websocket. Handlers run on the reader, in wire order; a handler that waits is
 //     back-pressure, down to not reading the socket. While it waits, pongs are still sent, and neither the write
 //     deadline nor a role's OK clock (Session.Stalled) runs.
-//   - No frame of a relay is fatal, whatever its bytes, except one above Settings.MaxFrame. What is not understood is
-//     counted by reason.
+//   - No message of a relay is fatal, whatever its text. What is not understood, or is above Settings.MaxFrame and
+//     passed over, is counted by reason. What breaks the websocket's own framing, or its time, ends the session.
 //   - Every end of a session has its own reason (End).
 //   - The backoff is reset by progress (an event, an OK), never by a bare connect.
 //   - After Run, Remove or Replace returned, no Serve and no handler of what they stopped runs any more.

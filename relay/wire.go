@@ -21,7 +21,7 @@ type wire struct {
 	frame     time.Duration
 
 	writing atomic.Int64 // clock's time when the running write began, 0: none runs
-	stalled atomic.Int64 // clock.stalled at that time
+	stalled atomic.Int64 // clock.waited at that time
 }
 
 // Read reads from the socket. Any byte is a sign of life, a pong too.

@@ -197,7 +197,7 @@ func (s Status) Unbalanced() []string {
 
 // Merge adds up the rows of one kind of source, as one.
 func Merge(url string, rows []Source) Source {
-	m := Source{URL: url, State: Ended, Complete: Yes, InvalidBy: make(map[string]int64)}
+	m := Source{URL: url, State: Ended, Complete: Yes, InvalidBy: make(map[string]int64), UnaskedBy: make(map[string]int64)}
 	for _, r := range rows {
 		m.Received += r.Received
 		m.New += r.New
@@ -207,6 +207,9 @@ func Merge(url string, rows []Source) Source {
 		m.InFlight += r.InFlight
 		for reason, n := range r.InvalidBy {
 			m.InvalidBy[reason] += n
+		}
+		for reason, n := range r.UnaskedBy {
+			m.UnaskedBy[reason] += n
 		}
 	}
 	return m

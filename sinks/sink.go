@@ -96,6 +96,7 @@ type Sink struct {
 	idle     chan struct{} // closed and replaced when inFlight falls to 0 or Serve ends
 	counts   SessionCounts
 	lastOK   time.Time
+	slowSaid time.Time // when a slower pace was logged last
 	failing  string    // the last commit's error
 	said     time.Time // when it was logged last
 }

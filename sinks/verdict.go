@@ -190,8 +190,7 @@ func (a *attempt) applyLocked(f *flight, j relay.Judgement, text string, now tim
 		s.pace.answered(now)
 		a.parkLocked(f, a.futureDue(f, now), parkedForFuture)
 	case relay.Slower:
-		s.pace.slower(now, f.sent, j.Wait)
-		s.counts.Slower++
+		s.slowerLocked(now, f.sent, j.Wait, text)
 		a.againLocked(f.item)
 	case relay.Paused:
 		a.pauseLocked(f, text)
@@ -199,6 +198,19 @@ func (a *attempt) applyLocked(f *flight, j relay.Judgement, text string, now tim
 		a.troubleLocked(f, j, text, now)
 	default:
 		panic("sinks: no answer to an EVENT is " + j.Verdict.String())
+	}
+}
+
+// slowEvery is how often a sink that keeps asking for a slower pace is logged.
+const slowEvery = 30 * time.Second
+
+// slowerLocked takes the pace down and says so now and then.
+func (s *Sink) slowerLocked(now, sent time.Time, ask time.Duration, text string) {
+	s.pace.slower(now, sent, ask)
+	s.counts.Slower++
+	if now.Sub(s.slowSaid) >= slowEvery {
+		s.slowSaid = now
+		s.log.Info().Str("answer", text).Float64("pace_per_s", s.pace.rate).Uint64("times", s.counts.Slower).Msg("the sink asks for a slower pace")
 	}
 }
 
@@ -213,8 +225,7 @@ func (a *attempt) troubleLocked(f *flight, j relay.Judgement, text string, now t
 		c, _, _, _ := s.ledger.Account()
 		if c.ParkedErrors >= maxParkedErrors && f.reason != parkedForError || s.recent.mostly() {
 			// The relay is in trouble, not the event: nothing is charged, the cursor stands, and we slow down.
-			s.pace.slower(now, f.sent, 0)
-			s.counts.Slower++
+			s.slowerLocked(now, f.sent, 0, text)
 			a.againLocked(f.item)
 			return
 		}

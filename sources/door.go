@@ -98,6 +98,8 @@ type Tally struct {
 	Copies   atomic.Int64 // of events that are pending or known
 	New      atomic.Int64 // handed to the archive
 	Unasked  atomic.Int64 // genuine or not, nobody asked for it
+	// Ephemeral ones are part of Unasked: they are for who listens now, and neither archived nor sent (NIP-01).
+	Ephemeral atomic.Int64
 
 	mu       sync.Mutex
 	byReason map[event.Reason]int64

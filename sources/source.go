@@ -157,6 +157,7 @@ func (s *Source) ended(err error) error {
 		s.st.Phase = Done
 	case paused != nil && paused.For > 0:
 		s.st.Phase, s.st.Note = Paused, paused.Reason
+		s.o.Log.Warn().Str("source", s.o.URL).Str("reason", paused.Reason).Stringer("for", paused.For).Msg("the source is left alone for a while")
 	default:
 		s.st.Phase = Idle
 	}

@@ -117,9 +117,15 @@ func (s *Source) conclude(out outcome) {
 	if rank(out.complete) > rank(s.worst) {
 		s.worst, s.st.Complete, s.st.Text = out.complete, out.complete, out.reason
 	}
-	if s.worst == Yes && s.st.Walk >= s.st.Walks {
+	if s.st.Walk < s.st.Walks {
+		return
+	}
+	if s.worst == Yes {
 		s.st.Complete, s.st.Text = Yes, ""
 	}
+	t := &s.o.Door.Tally
+	s.o.Log.Info().Str("source", s.o.URL).Stringer("complete", s.st.Complete).Str("reason", s.st.Text).Int64("received", t.Received.Load()).
+		Int64("new", t.New.Load()).Int64("copies", t.Copies.Load()).Msg("asked for everything that is not proven")
 }
 
 func rank(c Completeness) int { return map[Completeness]int{Yes: 0, Unknown: 1, No: 2}[c] }
