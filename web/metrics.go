@@ -49,13 +49,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	gauge(descBuild, 1, s.Version)
-	gauge(descRunning, truth(s.State == "running" && s.Archive.Waiting == ""))
+	gauge(descRunning, truth(s.State == report.Running && s.Archive.Waiting == ""))
 	count(descLines, int64(s.Archive.Lines))
 	gauge(descBytes, float64(s.Archive.Bytes))
 	gauge(descFree, float64(s.Archive.Free))
 	gauge(descUnsynced, float64(s.Archive.Unsynced))
 	gauge(descProblems, float64(len(s.Problems)))
-	for _, src := range s.Sources {
+	for _, src := range byRelay(s.Sources) {
 		gauge(descSrcUp, truth(src.State == report.Connected), src.URL)
 		count(descReceived, src.Received, src.URL)
 		count(descSrcEvents, src.New, src.URL, "new")
@@ -79,6 +79,25 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descPending, float64(k.Pending), k.URL)
 		gauge(descParked, float64(k.Parked), k.URL)
 	}
+}
+
+// byRelay makes one row of those that share a relay label: imports side by side are all called "import", and a series
+// that comes twice fails the whole scrape.
+func byRelay(rows []report.Source) []report.Source {
+	at := make(map[string]int, len(rows))
+	var out []report.Source
+	for _, r := range rows {
+		i, known := at[r.URL]
+		if !known {
+			at[r.URL] = len(out)
+			out = append(out, r)
+			continue
+		}
+		state := out[i].State
+		out[i] = report.Merge(r.URL, []report.Source{out[i], r})
+		out[i].State = state
+	}
+	return out
 }
 
 func truth(b bool) float64 {

@@ -140,7 +140,7 @@ func health(w http.ResponseWriter, s report.Status) {
 		why = s.Archive.Waiting
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if s.State != "running" || s.Archive.Waiting != "" {
+	if s.State != report.Running || s.Archive.Waiting != "" {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintf(w, "%s: %s\n", s.State, why)
 		return

@@ -127,6 +127,28 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// TestMetricsOfTwoImports: both rows have the label "import", and Prometheus refuses a series that comes twice.
+func TestMetricsOfTwoImports(t *testing.T) {
+	d := running()
+	for _, n := range []int64{3, 4} {
+		d.status.Sources = append(d.status.Sources, report.Source{URL: "import", State: report.Connected, Received: n, New: n})
+	}
+	w := do(web.ReadOnly(d), "GET", "/metrics", "")
+	if w.Code != http.StatusOK {
+		t.Fatalf("/metrics beside two imports: %d %s, want 200", w.Code, w.Body)
+	}
+	for _, want := range []string{
+		`rebroadcastr_source_received_total{relay="import"} 7`,
+		`rebroadcastr_source_events_total{outcome="new",relay="import"} 7`,
+		`rebroadcastr_source_connected{relay="import"} 1`,
+		`rebroadcastr_source_bad_frames_total{reason="not JSON",relay="wss://a.example"} 3`,
+	} {
+		if !strings.Contains(w.Body.String(), want+"\n") {
+			t.Errorf("the metrics have no line %s", want)
+		}
+	}
+}
+
 func TestToken(t *testing.T) {
 	h := web.WithToken(web.ReadOnly(running()), "secret-token")
 	for _, c := range []struct {
