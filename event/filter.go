@@ -31,9 +31,6 @@ func (f Filter) Match(e *Event) bool {
 	return c.match(e)
 }
 
-// Match is Compile and Match in one, for a few events.
-func (s *Selection) Match(e *Event) bool { return s.Compile().Match(e) }
-
 // String is f as it goes to a relay.
 func (f Filter) String() string { return string(f.AppendJSON(nil, -1)) }
 

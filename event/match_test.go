@@ -81,7 +81,7 @@ func TestSelectionMatch(t *testing.T) {
 		{"except alone", event.Selection{Except: list(event.Filter{})}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := tt.s.Match(&e); got != tt.want {
+			if got := tt.s.Compile().Match(&e); got != tt.want {
 				t.Errorf("%+v: %t, want %t", tt.s, got, tt.want)
 			}
 		})

@@ -16,7 +16,6 @@ const (
 	fieldTags
 	fieldContent
 	fieldSig
-	allFields = 1<<iota - 1
 )
 
 // fieldNames in the order of the bits.
