@@ -45,7 +45,9 @@ func findDaemon(dir string) (*daemonClient, error) {
 		return d.DialContext(ctx, "unix", holder.Addresses[i])
 	}
 	// Asked first: an import must know before it streams.
-	conn, err := dial(context.Background(), "", "")
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	conn, err := dial(ctx, "", "")
 	if err != nil {
 		return nil, dialError(err)
 	}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"strconv"
 	"strings"
 	"time"
 )
@@ -58,49 +57,6 @@ func (in Inputs) String(flag, otherwise string) string {
 		return g.Last()
 	}
 	return otherwise
-}
-
-// Bool is the value of a switch; false if it was not given.
-func (in Inputs) Bool(flag string) (bool, error) {
-	g, ok := in.Given(flag)
-	if !ok {
-		return false, nil
-	}
-	b, err := strconv.ParseBool(g.Last())
-	if err != nil {
-		return false, in.wrong(g, "say true or false")
-	}
-	return b, nil
-}
-
-// Int is the value of a flag that takes a whole number ≥ 0, or otherwise if it was not given.
-func (in Inputs) Int(flag string, otherwise int) (int, error) {
-	g, ok := in.Given(flag)
-	if !ok {
-		return otherwise, nil
-	}
-	n, err := strconv.ParseInt(g.Last(), 10, 32)
-	if err != nil || n < 0 {
-		return 0, in.wrong(g, "not a whole number")
-	}
-	return int(n), nil
-}
-
-// Duration is the value of a flag that takes a duration, or otherwise if it was not given.
-func (in Inputs) Duration(flag string, otherwise time.Duration) (time.Duration, error) {
-	g, ok := in.Given(flag)
-	if !ok {
-		return otherwise, nil
-	}
-	d, err := ParseDuration(g.Last())
-	if err != nil {
-		return 0, in.wrong(g, err.Error())
-	}
-	return d, nil
-}
-
-func (in Inputs) wrong(g Given, text string) error {
-	return Problems{{Path: g.Name, Value: show(g.Last()), Text: text, flag: true}}
 }
 
 func (g Given) at() at { return at{path: g.Name, flag: true} }

@@ -323,7 +323,7 @@ relay_settings:
     proxy: socks5h://proxy:1080
     onion_proxy: ""
     pace: 100/h
-    subscriptions: 4
+    subscriptions: auto
     negentropy: off
     ping: {every: 1m, timeout: 5s}
     timeouts: {connect: 3s, ok: 4s}
@@ -340,7 +340,7 @@ shutdown_grace: 1d2h
 	want := relay.DefaultSettings()
 	want.Backoff = relay.Backoff{Initial: 2 * time.Second, Max: time.Minute, Multiplier: 1.5, MaxRetries: -1}
 	want.TLS.ServerName, want.Proxy, want.OnionProxy = "x.example.com", "socks5h://proxy:1080", ""
-	want.Pace, want.Subscriptions, want.Negentropy = 100./3600, 4, false
+	want.Pace, want.Negentropy = 100./3600, false
 	want.PingEvery, want.PingTimeout, want.Connect, want.OK = time.Minute, 5*time.Second, 3*time.Second, 4*time.Second
 	want.Window, want.MaxFrame, want.Compression = 10, 16<<20, true
 	if c.Default != want {

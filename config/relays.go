@@ -268,7 +268,7 @@ func (l *loader) settings(s *relay.Settings, n *yaml.Node, a at, url bool) {
 		"proxy":         l.proxy(&s.Proxy),
 		"onion_proxy":   l.proxy(&s.OnionProxy),
 		"pace":          func(n *yaml.Node, a at) { l.pace(&s.Pace, n, a) },
-		"subscriptions": l.auto(func(n *yaml.Node, a at) { l.integer(&s.Subscriptions, 1, 1000)(n, a) }, func() { s.Subscriptions = 0 }),
+		"subscriptions": l.later("auto"),
 		"negentropy":    l.choice(map[string]func(){"auto": func() { s.Negentropy = true }, "off": func() { s.Negentropy = false }}),
 		"ping": func(n *yaml.Node, a at) {
 			l.mapping(n, a, map[string]read{"every": l.duration(&s.PingEvery, 1), "timeout": l.duration(&s.PingTimeout, 1)})

@@ -15,8 +15,8 @@ import (
 )
 
 // TestFigures measures what an event costs, by the processor time of a child that was built without the race detector:
-// N events from one source, and the same from four sources, three of which come when all is known. What the figures are
-// held to stands in design.md; here they are only shown, because no test depends on how busy a machine is.
+// N events from one source, and the same from four sources, three of which come when all is known. The figures are
+// only shown, because no test depends on how busy a machine is.
 func TestFigures(t *testing.T) {
 	n := 20_000
 	if testing.Short() {

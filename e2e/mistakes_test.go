@@ -15,7 +15,7 @@ import (
 	"rebroadcastr/report"
 )
 
-// TestMistakes: the mistakes of interface.md that a command line or a file can hold, and their answers. Each row must end
+// TestMistakes: the mistakes that a command line or a file can hold, and their answers. Each row must end
 // by itself and dial nobody.
 func TestMistakes(t *testing.T) {
 	alice := someone(t, "alice")

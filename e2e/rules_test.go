@@ -10,7 +10,7 @@ import (
 	"github.com/nbd-wtf/go-nostr"
 )
 
-// rules are what one sink of a test is configured to take, read from delivery.md's table and the NIPs it names.
+// rules are what one sink of a test is configured to take, read from the README's table and the NIPs it names.
 type rules struct {
 	only nostr.Filters // empty: everything
 	send []string      // rows let through

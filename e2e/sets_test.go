@@ -145,7 +145,7 @@ func jsonl(t testing.TB, what string, text []byte) set {
 	return out
 }
 
-// canonical is the archive's line of an event (storage.md, Segments), made from go-nostr's serialization for the id.
+// canonical is the archive's line of an event, made from go-nostr's serialization for the id.
 func canonical(e *nostr.Event) string {
 	head := fmt.Sprintf(`[0,%q,%d,%d,`, e.PubKey, e.CreatedAt, e.Kind)
 	rest := strings.TrimSuffix(strings.TrimPrefix(string(e.Serialize()), head), "]")

@@ -6,7 +6,7 @@ import (
 	"rebroadcastr/event"
 )
 
-// benchFrame is the real event nearest to 1.1 kB, the size that design.md's numbers are for.
+// benchFrame is the real event nearest to 1.1 kB, the usual size of an event on public relays.
 func benchFrame(t testing.TB) []byte {
 	var best []byte
 	for _, frame := range corpus(t) {

@@ -26,7 +26,7 @@ var fieldNames = [...]string{"id", "pubkey", "created_at", "kind", "tags", "cont
 const lineOverhead = len(`{"id":"","pubkey":"","created_at":,"kind":,"tags":,"content":,"sig":""}`) + 64 + 64 + 128 + 16 + 5
 
 // Parse reads one event, a JSON object with white space around it at most, and builds its canonical Line. It is
-// strict where leniency would give an event two readings: see nostr.md B. It checks neither id nor signature.
+// strict where leniency would give an event two readings, because parsers of relays and clients differ there. It checks neither id nor signature.
 //
 // Fields that NIP-01 does not know are checked to be JSON and left out. The errors are *Error; after one, only the
 // capacity of e.Line is of use. e keeps nothing of raw.

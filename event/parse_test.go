@@ -91,7 +91,7 @@ func (s spelling) line(extra ...string) string {
 	return "{" + strings.Join(append(fields, extra...), ",") + "}"
 }
 
-// TestAcceptedSpellings has the rows of nostr.md B whose event is genuine: each must verify, and come out in its one
+// TestAcceptedSpellings has the spellings of an event that are genuine: each must verify, and come out in its one
 // canonical form.
 func TestAcceptedSpellings(t *testing.T) {
 	plain := signed(t, nostr.Event{Kind: 1, Content: "hello", Tags: nostr.Tags{{"t", "x"}}})
@@ -184,7 +184,7 @@ func TestFieldOrder(t *testing.T) {
 	permute(nil, order)
 }
 
-// TestRefusedSpellings has the rows of nostr.md B that have no one reading, each with the reason it is counted under.
+// TestRefusedSpellings has the spellings that have no one reading, each with the reason it is counted under.
 func TestRefusedSpellings(t *testing.T) {
 	plain := signed(t, nostr.Event{Kind: 1, Content: "hello", Tags: nostr.Tags{{"t", "x"}}})
 	content := func(json string) string { return plain.with("content", json).line() }

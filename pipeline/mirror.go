@@ -423,7 +423,7 @@ func (m *Mirror) Status() report.Status {
 	m.mu.Unlock()
 	a := m.o.Store.Archive.Status()
 	_, end := m.o.Store.Archive.End()
-	s.Archive = report.Archive{Dir: a.Dir, Lines: end, Added: end - m.begun, Bytes: a.Bytes, Segments: a.Segments, Free: a.Free, Waiting: a.Waiting}
+	s.Archive = report.Archive{Dir: a.Dir, Lines: end, Added: end - m.begun, Bytes: a.Bytes, Segments: a.Segments, Free: a.Free, Waiting: a.Waiting, Unsynced: a.Unsynced}
 	if a.Waiting != "" {
 		s.Problems = append(s.Problems, "archive: "+a.Waiting)
 	}

@@ -50,7 +50,7 @@ type message struct {
 }
 
 // parse takes a text frame apart. An EVENT is only recognised: its event is the role's to parse. Elements beyond those
-// that are known are tolerated in every message (nostr.md A.1). It returns why a frame is not understood, else "".
+// that are known are tolerated in every message (NIPs add them: NIP-67, NIP-77). It returns why a frame is not understood, else "".
 func parse(frame []byte, m *message) (unknown string) {
 	*m = message{}
 	if isEvent(frame) {

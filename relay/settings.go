@@ -4,20 +4,19 @@ import "time"
 
 // Settings of one link, from relay_settings. DefaultSettings has the defaults.
 type Settings struct {
-	Backoff       Backoff
-	TLS           TLS
-	Proxy         string  // socks5h://host:port, or empty
-	OnionProxy    string  // used for .onion hosts
-	Pace          float64 // requests (REQ, NEG-OPEN) a second
-	Subscriptions int     // most open at once; 0: from NIP-11, at most 10
-	Negentropy    bool
-	PingEvery     time.Duration
-	PingTimeout   time.Duration
-	Connect       time.Duration // dial and upgrade
-	OK            time.Duration // wait for the answer to an EVENT
-	Window        int           // events sent and unanswered
-	MaxFrame      int64         // bytes; a longer message is passed over
-	Compression   bool          // offer permessage-deflate
+	Backoff     Backoff
+	TLS         TLS
+	Proxy       string  // socks5h://host:port, or empty
+	OnionProxy  string  // used for .onion hosts
+	Pace        float64 // requests (REQ, NEG-OPEN) a second
+	Negentropy  bool
+	PingEvery   time.Duration
+	PingTimeout time.Duration
+	Connect     time.Duration // dial and upgrade
+	OK          time.Duration // wait for the answer to an EVENT
+	Window      int           // events sent and unanswered
+	MaxFrame    int64         // bytes; a longer message is passed over
+	Compression bool          // offer permessage-deflate
 
 	// Not in the config file.
 	Pong      time.Duration // between unasked pongs while the reader waits in a handler

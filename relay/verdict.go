@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// Verdict is what a relay's answer means for an event (OK) or a subscription (CLOSED). The table is nostr.md A.1.
+// Verdict is what a relay's answer means for an event (OK) or a subscription (CLOSED). The table
+// was gathered from NIP-01, 11, 20, 42 and from what strfry, khatru and broadcastr send.
 type Verdict uint8
 
 const (

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// One case per row and spelling of nostr.md A.1.
+// One case per answer and spelling that relays are known to send.
 func TestClassifyOK(t *testing.T) {
 	for _, c := range []struct {
 		name     string

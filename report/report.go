@@ -43,7 +43,7 @@ type Archive struct {
 	Segments int    `json:"segments"`          //
 	Free     int64  `json:"free"`              // of its filesystem, bytes
 	Waiting  string `json:"waiting,omitempty"` // why appending waits
-	Unsynced int64  `json:"unsynced"`          // bytes written and not yet fsynced
+	Unsynced int    `json:"unsynced"`          // events written and not yet fsynced
 }
 
 // States of the whole.

@@ -621,12 +621,12 @@ func TestClocksStandStillWhileTheReaderWaits(t *testing.T) {
 	}})
 	b := &blocker{make(chan struct{}), make(chan struct{}, 10)}
 	r.extra = map[string]relay.Role{"source": b}
-	r.o.Settings.OK = 150 * time.Millisecond
+	r.o.Settings.OK = 400 * time.Millisecond
 	lines := notes(10)
 	r.log.add(t, record.Origin{}, lines...)
 	r.start()
 	<-b.blocked
-	time.Sleep(600 * time.Millisecond) // four OK timeouts
+	time.Sleep(1200 * time.Millisecond) // three OK timeouts
 	close(b.hold)
 	r.settled()
 	if st := r.sink.Status(); st.Counters.Delivered != 10 || st.Session.Sent != 10 || st.Session.Sessions != 1 {

@@ -47,7 +47,7 @@ func (v *verdicts) add(bad bool) {
 func (v *verdicts) mostly() bool { return v.count > len(v.bad)/2 }
 
 // refusals are the rows of an unbroken run of blocked: and restricted:. A relay that has never taken anything and refuses
-// enough in a row, of more than one author, refuses us and not the events (nostr.md A.1).
+// enough in a row, of more than one author, refuses us and not the events.
 type refusals struct {
 	rows    []Rejected
 	authors map[event.PubKey]struct{}

@@ -39,7 +39,7 @@ type answer struct {
 	finish         bool  // NIP-67: there is no more
 }
 
-// walk pages through one window, newest first (nostr.md C.3 without its bisect and dense modes). It does no I/O:
+// walk pages through one window, newest first. It does no I/O:
 // request says what to ask, took digests a complete page. A page that was not complete changes nothing.
 type walk struct {
 	lo      int64

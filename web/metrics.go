@@ -19,7 +19,7 @@ var (
 	descLines     = desc("archive_lines_total", "Lines ever written to the archive.")
 	descBytes     = desc("archive_bytes", "Size of the archive's segments on disk.")
 	descFree      = desc("archive_free_bytes", "Free space on the archive's filesystem.")
-	descUnsynced  = desc("archive_unsynced_bytes", "Written and not yet fsynced.")
+	descUnsynced  = desc("archive_unsynced_events", "Events written and not yet fsynced.")
 	descProblems  = desc("problems", "Problems that status lists.")
 	descSrcUp     = desc("source_connected", "1 while the source relay is connected.", "relay")
 	descReceived  = desc("source_received_total", "Events received.", "relay")
