@@ -5,8 +5,14 @@ import (
 	"time"
 )
 
-// backoff is the wait between attempts: full jitter, anything from nothing to a bound that grows with each failure in
-// a row.
+// Wait is how long to wait after the failure that has number failed, from 0, in a row: full jitter, anything from
+// nothing to a bound that grows with each. random gives numbers in [0, 1).
+func (b Backoff) Wait(failed int, random func() float64) time.Duration {
+	bound := math.Min(float64(b.Max), float64(b.Initial)*math.Pow(max(b.Multiplier, 1), float64(failed)))
+	return time.Duration(random() * bound)
+}
+
+// backoff counts the failures of a link.
 type backoff struct {
 	Backoff
 	random   func() float64 // in [0, 1)
@@ -15,9 +21,9 @@ type backoff struct {
 
 // next counts a failure and returns how long to wait.
 func (b *backoff) next() time.Duration {
-	bound := math.Min(float64(b.Max), float64(b.Initial)*math.Pow(b.Multiplier, float64(b.failures)))
+	d := b.Wait(b.failures, b.random)
 	b.failures++
-	return time.Duration(b.random() * bound)
+	return d
 }
 
 // progress forgets the failures.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -274,7 +275,7 @@ func (s *Sink) Serve(ctx context.Context, sess *relay.Session) (err error) {
 			defer helpers.Done()
 			defer func() {
 				if p := recover(); p != nil {
-					failed <- fmt.Errorf("serve %s: panic: %v", s.o.URL, p)
+					failed <- fmt.Errorf("serve %s: panic: %v\n%s", s.o.URL, p, debug.Stack())
 					cancel()
 				}
 			}()
@@ -302,7 +303,7 @@ func (s *Sink) Serve(ctx context.Context, sess *relay.Session) (err error) {
 		default:
 		}
 		if p != nil {
-			err = fmt.Errorf("serve %s: panic: %v", s.o.URL, p)
+			err = fmt.Errorf("serve %s: panic: %v\n%s", s.o.URL, p, debug.Stack())
 		}
 		s.ended(sess, unanswered)
 	}()

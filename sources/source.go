@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"runtime/debug"
 	"sync"
@@ -183,11 +182,9 @@ func (s *Source) narrower(n int) bool {
 	return true
 }
 
-// wait is the pause before a try, from 0, with full jitter; at least what the relay asked for.
+// wait is the pause before a try, from 0; at least what the relay asked for.
 func (s *Source) wait(try int, wanted time.Duration) time.Duration {
-	b := s.o.Backoff
-	bound := math.Min(float64(b.Max), float64(b.Initial)*math.Pow(max(b.Multiplier, 1), float64(try)))
-	return max(min(wanted, b.Max), time.Duration(rand.Float64()*bound))
+	return max(min(wanted, s.o.Backoff.Max), s.o.Backoff.Wait(try, rand.Float64))
 }
 
 // sleep waits for d or until ctx ends.
