@@ -58,6 +58,7 @@ type walk struct {
 
 	largest    int   // page so far
 	doubt      int64 // a second that filled a page without being as full as others were; 0: none
+	doubted    int64 // the last such second that was asked for once more
 	top        int64 // (until, top] has been asked
 	disordered bool
 	strays     bool // events after the window came
@@ -102,10 +103,16 @@ func (w *walk) took(a answer) verdict {
 		return w.finish()
 	}
 	if w.doubt != 0 && (a.n == 0 || a.oldest < w.doubt) {
-		if a.n > 0 { // had the relay not cut that page off, the older events would have been on it
-			w.gap(w.doubt)
-		}
+		second := w.doubt
 		w.doubt = 0
+		switch {
+		case a.n == 0:
+		case w.doubted != second: // unless they came only now, as they do while the relay is filled: asked once more
+			w.doubted, w.until, w.echo = second, second, false
+			return verdict{}
+		default: // had the relay not cut that page off, the older events would have been on it
+			w.gap(second)
+		}
 	}
 	w.strays = w.strays || a.stray || a.above > 0
 	if a.above > 0 && a.n == 0 {

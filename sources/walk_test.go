@@ -257,3 +257,43 @@ func TestWindows(t *testing.T) {
 		}
 	}
 }
+
+// A relay that is being filled while it is asked gains older events between two pages: that is no page cut short.
+func TestOlderEventsThatComeBetweenPages(t *testing.T) {
+	w := newWalk(window{1, openEnd}, 500, false, nil)
+	page := func(at ...int64) (a answer) {
+		a.ids = make(map[event.ID]struct{})
+		_, until := w.request()
+		prev := int64(openEnd)
+		for _, second := range at {
+			a.add(eventID(int(second)), second, until, openEnd, &prev)
+		}
+		return a
+	}
+	var v verdict
+	for n, at := range [][]int64{
+		{103, 102, 101, 100},
+		{100},         // the echo, and nothing older yet
+		{51, 50},      // two have come meanwhile
+		{100, 51, 50}, // asked once more: they do stand behind that second
+		{50},          // the echo again
+		{},            // and nothing older
+	} {
+		if v.done {
+			t.Fatalf("the walk ended before page %d: %s %s", n+1, v.complete, v.reason)
+		}
+		v = w.took(page(at...))
+	}
+	if !v.done || v.complete != Yes || len(w.gaps) != 0 {
+		t.Errorf("the walk's end: %v, complete %s (%s), gaps %v; want the end, yes and none", v.done, v.complete, v.reason, w.gaps)
+	}
+
+	// A second that is cut gives the same again, and what lies before it only when asked for that: a gap.
+	w = newWalk(window{1, openEnd}, 500, false, nil)
+	for _, at := range [][]int64{{103, 102, 101, 100}, {100}, {51, 50}, {100}, {51, 50}, {50}, {}} {
+		v = w.took(page(at...))
+	}
+	if !v.done || v.complete != No || len(w.gaps) != 1 || w.gaps[0] != 100 {
+		t.Errorf("a second that is cut: %v, complete %s (%s), gaps %v; want the end, no, and a gap at 100", v.done, v.complete, v.reason, w.gaps)
+	}
+}
