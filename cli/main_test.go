@@ -161,3 +161,18 @@ func TestGiveBack(t *testing.T) {
 		t.Errorf("a file outside of the archive belongs to uid %d now", got)
 	}
 }
+
+// TestInterruptedAtStart: a one-shot command that is interrupted before it has begun says so.
+func TestInterruptedAtStart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "archive")
+	want(t, exitOK, "530 events", "import", "--archive", dir, "../testdata/relay-messages.jsonl")
+	if err := os.RemoveAll(filepath.Join(dir, "index")); err != nil { // so that the start has something to do
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	code, stdout, stderr := command(ctx, "backfill", "--archive", dir, "--all", "--source", "ws://127.0.0.1:1")
+	if code != exitInterrupted || !strings.Contains(stdout, "interrupted") {
+		t.Errorf("exit %d, want %d and a summary that says so:\n%s%s", code, exitInterrupted, stdout, stderr)
+	}
+}

@@ -50,19 +50,22 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 
 	m, store, err := h.open(ctx, o, command == "run")
 	if err != nil {
-		if ctx.Err() != nil { // stopped while waiting for room
-			return h.Status(), nil
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) { // stopped while it waited for room or mended the index
+			summary = h.Status()
+			summary.Interrupt = o.Once
+			return summary, nil
 		}
 		return summary, err
 	}
 	h.notify(daemon.SdNotifyReady + "\nSTATUS=mirroring")
-	shown := spawn("progress", func() error { return nil })
-	stopShow := func() {}
-	if progress {
-		var show context.Context
-		show, stopShow = context.WithCancel(context.WithoutCancel(ctx))
-		shown = spawn("progress", func() error { return showProgress(show, out, terminal, m) })
-	}
+	show, stopShow := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopShow()
+	shown := spawn("progress", func() error {
+		if !progress {
+			return nil
+		}
+		return showProgress(show, out, terminal, m)
+	})
 	stopping := context.AfterFunc(ctx, func() {
 		h.notify(daemon.SdNotifyStopping)
 		log.Info().Stringer("grace", cfg.Grace).Msg("stopping; a second signal cuts it short")
