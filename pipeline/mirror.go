@@ -125,6 +125,11 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 		errs = append(errs, err)
 	default:
 	}
+	for _, err := range errs {
+		if err != nil && firstOf([]error{err}) == nil { // promised to nobody, but no secret either
+			m.log.Warn().Err(err).Msg("cut short by the stop")
+		}
+	}
 	m.setState(report.Stopped)
 	return firstOf(errs)
 }
