@@ -84,6 +84,9 @@ func (l *Link) attend(ctx, infoCtx context.Context, c *core) error {
 func (l *Link) startRoles(ctx context.Context, c *core, outcomes chan<- outcome) (started int, next time.Time) {
 	l.roles.mu.Lock()
 	defer l.roles.mu.Unlock()
+	if !l.roles.held.IsZero() {
+		return 0, time.Time{}
+	}
 	for _, e := range l.roles.set {
 		ready, at := e.startLocked(time.Now())
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {

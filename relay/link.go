@@ -109,6 +109,20 @@ func (l *Link) Replace(name string, r Role) {
 	}
 }
 
+// Pause leaves every role, and with the last one the relay, until Resume: the operator's wish, given before Run or while it
+// runs. since is shown in the status. It returns when the roles' Serve have returned, as Remove does; the close frame follows.
+func (l *Link) Pause(since time.Time) {
+	for _, left := range l.roles.hold(since) {
+		<-left
+	}
+}
+
+// Resume ends Pause, and any other wait at once: a backoff, a probe that is a day away, a role's own pause.
+func (l *Link) Resume() {
+	l.board.change(func(s *LinkStatus) { s.Reason, s.LastError = "", "" })
+	l.roles.wake()
+}
+
 // Status tells what the link is doing.
 func (l *Link) Status() LinkStatus {
 	s := l.board.read()
@@ -119,7 +133,7 @@ func (l *Link) Status() LinkStatus {
 			s.Unknown[reason] = n
 		}
 	}
-	s.Roles = l.roles.status()
+	s.Roles, s.Held = l.roles.status(), l.roles.heldSince()
 	return s
 }
 
@@ -143,12 +157,16 @@ func (l *Link) Run(ctx context.Context) (err error) {
 			return nil
 		}
 		if !ready {
-			if !next.IsZero() {
+			switch held := !l.roles.heldSince().IsZero(); {
+			case held: // no error, and not to be read as one after its end
+				l.board.change(func(s *LinkStatus) { s.State, s.Next = StatePaused, time.Time{} })
+			case !next.IsZero():
 				l.board.change(func(s *LinkStatus) { s.State, s.Next, s.LastError = StatePaused, next, reason })
 			}
 			l.wait(ctx, next, true)
 			continue
 		}
+		l.roles.hurried() // it was for a wait that is over
 		began := time.Now()
 		progress, err := l.attempt(ctx, infoCtx, f.failures)
 		var p *PanicError
@@ -166,6 +184,7 @@ func (l *Link) Run(ctx context.Context) (err error) {
 		if ctx.Err() != nil || err == nil {
 			continue
 		}
+		l.board.change(func(s *LinkStatus) { s.LastEnd, s.LastEndAt = endOf(err).Error(), time.Now() })
 		if !progress {
 			f.fruitless++
 		}
@@ -235,7 +254,7 @@ func (l *Link) logFailure(tries int, wait time.Duration, end *End) {
 }
 
 // wait returns at the given time (zero: never), when ctx ends, when no role is left, or, if early, when a role has come
-// that can be served. A backoff is not cut short by that.
+// that can be served. A backoff is not cut short by that, but by Pause and Resume.
 func (l *Link) wait(ctx context.Context, until time.Time, early bool) {
 	var timer <-chan time.Time
 	if !until.IsZero() {
@@ -250,7 +269,7 @@ func (l *Link) wait(ctx context.Context, until time.Time, early bool) {
 		case <-timer:
 			return
 		case <-l.roles.changed:
-			if n, ready, _, _ := l.roles.outlook(); n == 0 || early && ready {
+			if n, ready, _, _ := l.roles.outlook(); n == 0 || early && ready || l.roles.hurried() {
 				return
 			}
 		}

@@ -15,6 +15,9 @@ type roles struct {
 
 	mu  sync.Mutex // over everything below, and over the fields of entries
 	set map[string]*entry
+
+	held  time.Time // since when no role is served, by the operator's wish; zero: they are
+	hurry bool      // a wait under way is to end now
 }
 
 // entry is a role in use.
@@ -28,7 +31,52 @@ type entry struct {
 	left   chan struct{}           // while serving: closed when Serve has returned and no handler runs
 }
 
-var errRemoved = errors.New("role removed")
+var (
+	errRemoved = errors.New("role removed")
+	errHeld    = errors.New("paused by the operator")
+)
+
+// hold leaves every role until wake. left are closed when they have been left.
+func (r *roles) hold(since time.Time) (left []<-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = since
+	for _, e := range r.set {
+		if e.left != nil {
+			e.cancel(errHeld)
+			left = append(left, e.left)
+		}
+	}
+	r.hurry = true // out of a backoff, so that the status says what holds now
+	r.tell()
+	return left
+}
+
+// wake ends hold, the roles' own pauses, and a wait under way.
+func (r *roles) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held, r.hurry = time.Time{}, true
+	for _, e := range r.set {
+		e.until, e.reason = time.Time{}, ""
+	}
+	r.tell()
+}
+
+// hurried says whether a wait is to end now, once.
+func (r *roles) hurried() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := r.hurry
+	r.hurry = false
+	return was
+}
+
+func (r *roles) heldSince() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held
+}
 
 func (r *roles) tell() {
 	select {
@@ -105,6 +153,9 @@ func (e *entry) startLocked(now time.Time) (ready bool, at time.Time) {
 func (r *roles) outlook() (n int, ready bool, next time.Time, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.held.IsZero() {
+		return len(r.set), false, time.Time{}, ""
+	}
 	now := time.Now()
 	for _, e := range r.set {
 		ok, at := e.startLocked(now)

@@ -14,7 +14,7 @@ const (
 	StateConnecting State = "connecting"
 	StateConnected  State = "connected"
 	StateWaiting    State = "waiting" // between attempts
-	StatePaused     State = "paused"  // until Next; only an operator can help, or all roles want a pause
+	StatePaused     State = "paused"  // until Next; only an operator can help, all roles want a pause, or (Held) the operator does
 	StateEnded      State = "ended"
 )
 
@@ -30,6 +30,9 @@ type LinkStatus struct {
 	Next      time.Time // the next attempt, where State is waiting or paused
 	Reason    Reason    // of the last end or failed attempt
 	LastError string    // its text; stays until there is progress
+	LastEnd   string    // how the last session or attempt that was not left on purpose ended; it stays
+	LastEndAt time.Time //
+	Held      time.Time // since when the operator's Pause holds; zero: it does not
 	Sessions  int       // so far
 	Info      Info
 	Notices   []Notice         // the last 20, oldest first
