@@ -61,8 +61,17 @@ func begin(t *testing.T, cfg *config.Config, o Options) *rig {
 // prepare opens everything; nothing runs yet.
 func prepare(t *testing.T, cfg *config.Config, o Options) *rig {
 	t.Helper()
+	return prepareOn(t, archive.OS{}, cfg, o)
+}
+
+// prepareOn is prepare with segments on a filesystem that a test has its hands in.
+func prepareOn(t *testing.T, fsys archive.FS, cfg *config.Config, o Options) *rig {
+	t.Helper()
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
-	store, err := OpenStore(t.Context(), cfg, log, time.Now, func(string) {})
+	store, err := openStore(t.Context(), fsys, cfg, log, o.Now, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}

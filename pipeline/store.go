@@ -41,19 +41,23 @@ const progressEvery = 2 * time.Second
 // The order matters: the archive never reuses a number that the index knows, so the index is opened before it; and
 // a Badger hit counts only below the end that the archive finds, so it is trusted after.
 func OpenStore(ctx context.Context, cfg *config.Config, log zerolog.Logger, now func() time.Time, say func(string)) (*Store, error) {
+	return openStore(ctx, archive.OS{}, cfg, log, now, say)
+}
+
+func openStore(ctx context.Context, fsys archive.FS, cfg *config.Config, log zerolog.Logger, now func() time.Time, say func(string)) (*Store, error) {
 	dir := cfg.Archive.Dir
 	db, err := state.Open(filepath.Join(dir, "state.db"), log)
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{State: db}
-	if err := s.open(ctx, cfg, log, now, say); err != nil {
+	if err := s.open(ctx, fsys, cfg, log, now, say); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Store) open(ctx context.Context, cfg *config.Config, log zerolog.Logger, now func() time.Time, say func(string)) (err error) {
+func (s *Store) open(ctx context.Context, fsys archive.FS, cfg *config.Config, log zerolog.Logger, now func() time.Time, say func(string)) (err error) {
 	dir := filepath.Join(cfg.Archive.Dir, indexDir)
 	options := dedup.Options{Dir: dir, LRU: cfg.Dedup.LRU, Shards: runtime.GOMAXPROCS(0), Memory: cfg.Dedup.Memory, Log: log,
 		Writable: func() bool { return s.Archive == nil || !s.Archive.Low() }}
@@ -69,7 +73,7 @@ func (s *Store) open(ctx context.Context, cfg *config.Config, log zerolog.Logger
 		return err
 	}
 	s.Archive, err = archive.Open(archive.Options{
-		Dir: cfg.Archive.Dir, State: s.State, Now: now, Sync: cfg.Archive.Sync, SegmentBytes: cfg.Archive.Segment,
+		Dir: cfg.Archive.Dir, FS: fsys, State: s.State, Now: now, Sync: cfg.Archive.Sync, SegmentBytes: cfg.Archive.Segment,
 		MinFree: cfg.Archive.MinFree, Mode: cfg.Archive.Mode, Log: log,
 		Progress: func(done, total int64) {
 			say(fmt.Sprintf("checking the archive's tail: %s of %s", humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total))))

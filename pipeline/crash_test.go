@@ -1,0 +1,445 @@
+package pipeline
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"rebroadcastr/config"
+	"rebroadcastr/relaytest"
+	"rebroadcastr/report"
+)
+
+// crash is what the rows of the crash table are made of: an archive's three kinds of files as a killed process leaves
+// them at two moments, once everything has come to rest, with the relays around it. A row mixes and damages them.
+type crash struct {
+	t            *testing.T
+	cfg          *config.Config
+	source, sink *relaytest.Relay
+	first        []string // events archived, indexed and delivered at the first moment
+	second       []string // those that the second has besides
+	early, late  string   // the two moments' folders
+
+	dir string           // of the row
+	now func() time.Time // of the row's lives
+}
+
+const (
+	firstEvents  = 120
+	secondEvents = 60
+)
+
+// newCrash takes the two moments. With a small segment they are spread over several.
+func newCrash(t *testing.T, segment int64) *crash {
+	c := &crash{t: t, first: notes(1, firstEvents)}
+	// Recent, so that catch-up brings back what a crash took: what is dated back only reconciliation finds.
+	for i := range secondEvents {
+		c.second = append(c.second, relaytest.Sign(relaytest.Key(2), 1, time.Now().Unix()-int64(i), nil, fmt.Sprintf("late note %d", i)))
+	}
+	c.source = relaytest.New(t, relaytest.Script{Events: c.first, Cap: 50})
+	c.sink = relaytest.New(t, relaytest.Script{})
+	c.cfg = testConfig(t, []*relaytest.Relay{c.source}, []*relaytest.Relay{c.sink})
+	c.cfg.Archive.Segment = segment
+	r := begin(t, c.cfg, Options{})
+	c.early = c.rest(r, c.first)
+	c.source.Publish(c.second...)
+	c.late = c.rest(r, append(slices.Clone(c.first), c.second...))
+	r.stop()
+	return c
+}
+
+// rest waits until everything is archived, indexed, delivered and committed, and copies the files under the running
+// process: that is what kill -9 leaves.
+func (c *crash) rest(r *rig, events []string) (dir string) {
+	c.t.Helper()
+	r.eventually("everything archived, delivered and proven", func(s report.Status) bool {
+		return s.Archive.Lines == uint64(len(events)) && settled(s) && s.Sources[0].Complete == report.Yes
+	})
+	end, next := r.store.Archive.End()
+	r.eventually("everything indexed", func(report.Status) bool { return !r.store.Index.Checkpoint().Before(end) })
+	for _, l := range r.m.sorted() {
+		if _, sink := l.roles(); sink != nil {
+			if err := sink.Settled(c.t.Context(), next); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+	}
+	dir = c.t.TempDir()
+	for _, part := range []string{"events_*", "state.db", indexDir + "/*"} {
+		copyFiles(c.t, c.cfg.Archive.Dir, dir, part)
+	}
+	return dir
+}
+
+// copyFiles copies what matches pattern below from. Badger's files are mostly holes, and stay so.
+func copyFiles(t *testing.T, from, to, pattern string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(from, pattern))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(names) == 0 {
+		t.Fatalf("nothing matches %s in %s", pattern, from)
+	}
+	for _, name := range names {
+		if filepath.Base(name) == "LOCK" { // Badger's, of the process that was killed
+			continue
+		}
+		rel, err := filepath.Rel(from, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(to, rel)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		writeHoles(t, filepath.Join(to, rel), mustRead(t, name))
+	}
+}
+
+func mustRead(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// writeHoles writes a file without its pages of zeros.
+func writeHoles(t *testing.T, name string, content []byte) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(int64(len(content))); err != nil {
+		t.Fatal(err)
+	}
+	var zero [page]byte
+	for at := 0; at < len(content); at += page {
+		part := content[at:min(at+page, len(content))]
+		if bytes.Equal(part, zero[:len(part)]) {
+			continue
+		}
+		if _, err := f.WriteAt(part, int64(at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+const page = 4096
+
+// mix makes the row's archive of the log, the index and the state of one moment each.
+func (c *crash) mix(log, index, state string) {
+	c.dir = c.t.TempDir()
+	copyFiles(c.t, log, c.dir, "events_*")
+	copyFiles(c.t, index, c.dir, indexDir+"/*")
+	copyFiles(c.t, state, c.dir, "state.db")
+}
+
+// segments are the row's files of the last segments, texts or origins, oldest first.
+func (c *crash) files(ext string) []string {
+	c.t.Helper()
+	names, err := filepath.Glob(filepath.Join(c.dir, "events_*"+ext))
+	if err != nil || len(names) == 0 {
+		c.t.Fatalf("%d files %s in %s: %v", len(names), ext, c.dir, err)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (c *crash) last(ext string) string {
+	names := c.files(ext)
+	return names[len(names)-1]
+}
+
+// damage rewrites a file.
+func (c *crash) damage(name string, f func(b []byte) []byte) {
+	c.t.Helper()
+	writeHoles(c.t, name, f(bytes.Clone(mustRead(c.t, name))))
+}
+
+// config of the row's lives.
+func (c *crash) config() *config.Config {
+	cfg := *c.cfg
+	cfg.Archive.Dir = c.dir
+	return &cfg
+}
+
+// row is one row of the crash table.
+type row struct {
+	name string
+	// leave makes c.dir what the crash leaves.
+	leave func(c *crash)
+	// sent is what the sink must be sent by the lives after the crash; what it got before is the rest. nil: only the
+	// whole is said, for a row that loses events on their way.
+	sent func(c *crash) []string
+}
+
+// Which events the sink is sent after the crash.
+var (
+	nothing   = func(*crash) []string { return []string{} }
+	theSecond = func(c *crash) []string { return c.second }
+	all       = func(c *crash) []string { return slices.Concat(c.first, c.second) }
+)
+
+// crashTable has the rows in which a process dies and another starts on what it left. The rows of the disk that goes on
+// under a running process are TestCrashTableRunning; any page of a tail, alone and in pairs, is TestPagesLost in
+// package archive, and a torn commit of a ledger TestTornCommit in package sinks.
+var crashTable = []row{
+	{"after the lines' write", func(c *crash) { c.mix(c.late, c.early, c.early) }, theSecond},
+	{"in the middle of a line", func(c *crash) {
+		c.mix(c.late, c.early, c.early)
+		c.damage(c.last(".jsonl"), func(b []byte) []byte { return b[:len(b)-100] })
+	}, theSecond},
+	{"in the middle of the first line after the last fsync", func(c *crash) {
+		c.mix(c.late, c.early, c.early)
+		early, err := filepath.Glob(filepath.Join(c.early, "events_*.jsonl"))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		slices.Sort(early)
+		for _, name := range c.files(".jsonl")[len(early):] { // segments of the second moment alone
+			remove(c.t, name, strings.TrimSuffix(name, ".jsonl")+".origin")
+		}
+		durable := len(mustRead(c.t, early[len(early)-1]))
+		c.damage(c.last(".jsonl"), func(b []byte) []byte { return b[:min(durable+37, len(b))] })
+	}, theSecond},
+	{"after the fsync, before the index batch", func(c *crash) { c.mix(c.late, c.early, c.late) }, nothing},
+	{"after the index, before a sink woke", func(c *crash) { c.mix(c.late, c.late, c.early) }, theSecond},
+	{"OK received, ledger not committed", func(c *crash) { c.mix(c.late, c.late, c.early) }, theSecond},
+	{"new segment before DIR's fsync: its name is gone", func(c *crash) { c.mix(c.early, c.early, c.early) }, theSecond},
+	{"new segment before DIR's fsync: both files empty", func(c *crash) {
+		c.mix(c.early, c.early, c.early)
+		c.nextSegment(".origin", nil)
+		c.nextSegment(".jsonl", nil)
+	}, theSecond},
+	{"new segment before DIR's fsync: only its origins", func(c *crash) {
+		c.mix(c.early, c.early, c.early)
+		c.nextSegment(".origin", mustRead(c.t, c.last(".origin"))[:10])
+	}, theSecond},
+	{"new segment before DIR's fsync: only its text", func(c *crash) {
+		c.mix(c.early, c.early, c.early)
+		c.nextSegment(".jsonl", nil)
+	}, theSecond},
+	{"roll before the old fsync: the old segment's end is gone", func(c *crash) {
+		// The order of writes makes it impossible; a disk that lies does it all the same.
+		c.mix(c.late, c.early, c.early)
+		texts := c.files(".jsonl")
+		c.damage(texts[max(0, len(texts)-2)], func(b []byte) []byte { return b[:len(b)-500] })
+	}, theSecond},
+	{".zst renamed, .jsonl not unlinked", func(c *crash) {
+		c.mix(c.late, c.late, c.late)
+		c.seal(c.files(".jsonl")[0], 1)
+	}, nothing},
+	{".zst renamed and torn, .jsonl not unlinked", func(c *crash) {
+		c.mix(c.late, c.late, c.late)
+		c.seal(c.files(".jsonl")[0], 0.5)
+	}, nothing},
+	{"origins ahead", func(c *crash) {
+		c.mix(c.late, c.early, c.early)
+		c.damage(c.last(".jsonl"), func(b []byte) []byte {
+			lines := bytes.SplitAfter(b, []byte("\n"))
+			return bytes.Join(lines[:len(lines)*3/4], nil)
+		})
+	}, theSecond},
+	{"origins behind", func(c *crash) {
+		c.mix(c.late, c.early, c.early)
+		c.damage(c.last(".origin"), func(b []byte) []byte { return b[:len(b)*2/3] })
+	}, theSecond},
+	{"origins gone", func(c *crash) {
+		c.mix(c.late, c.late, c.early)
+		remove(c.t, c.last(".origin"))
+	}, theSecond},
+	{"state deleted", func(c *crash) {
+		c.mix(c.late, c.late, c.late)
+		remove(c.t, filepath.Join(c.dir, "state.db"))
+	}, all},
+	{"state cut", func(c *crash) {
+		c.mix(c.late, c.late, c.late)
+		c.damage(filepath.Join(c.dir, "state.db"), func(b []byte) []byte { return b[:len(b)/3] })
+	}, all},
+	{"state of zeros", func(c *crash) {
+		c.mix(c.late, c.late, c.late)
+		c.damage(filepath.Join(c.dir, "state.db"), func(b []byte) []byte { clear(b); return b })
+	}, all},
+	{"index deleted", func(c *crash) {
+		c.mix(c.late, c.late, c.late)
+		if err := os.RemoveAll(filepath.Join(c.dir, indexDir)); err != nil {
+			c.t.Fatal(err)
+		}
+	}, nothing},
+	{"index older", func(c *crash) { c.mix(c.late, c.early, c.late) }, nothing},
+	{"index newer", func(c *crash) { c.mix(c.early, c.late, c.early) }, theSecond},
+	{"index and state newer", func(c *crash) {
+		// A log that was put back from an older copy: what it lacks is recent here, so catch-up brings it. The ledger
+		// says that it was delivered, and it was; its new ordinals are sent again.
+		c.mix(c.early, c.late, c.late)
+	}, theSecond},
+	{"clock back a day", func(c *crash) {
+		c.mix(c.late, c.early, c.early)
+		c.now = func() time.Time { return time.Now().Add(-24 * time.Hour) }
+	}, theSecond},
+	{"clock ahead a day, then back", func(c *crash) {
+		c.mix(c.early, c.early, c.early)
+		c.now = func() time.Time { return time.Now().Add(24 * time.Hour) }
+		c.live(Options{})
+		c.now = time.Now
+	}, nil},
+}
+
+// nextSegment makes a file of the segment that would be next.
+func (c *crash) nextSegment(ext string, content []byte) {
+	c.t.Helper()
+	last := filepath.Base(c.files(".jsonl")[len(c.files(".jsonl"))-1])
+	var number int
+	if _, err := fmt.Sscanf(last[len("events_20060102_"):], "%d", &number); err != nil {
+		c.t.Fatal(err)
+	}
+	name := fmt.Sprintf("%s%010d%s", last[:len("events_20060102_")], number+1, ext)
+	writeHoles(c.t, filepath.Join(c.dir, name), content)
+}
+
+// seal puts a compressed copy beside a segment's text, of which only a part is there.
+func (c *crash) seal(text string, part float64) {
+	c.t.Helper()
+	var b bytes.Buffer
+	w, err := zstd.NewWriter(&b)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if _, err := w.Write(mustRead(c.t, text)); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		c.t.Fatal(err)
+	}
+	writeHoles(c.t, text+".zst", b.Bytes()[:int(float64(b.Len())*part)])
+}
+
+func remove(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// live starts a process on what is there and stops it in order once it has everything, settled.
+func (c *crash) live(o Options) report.Status {
+	c.t.Helper()
+	o.Now = c.now
+	want := uint64(firstEvents + secondEvents)
+	r := begin(c.t, c.config(), o)
+	r.eventually("everything archived and delivered", func(s report.Status) bool {
+		return uint64(len(archived(c.t, c.dir))) == want && settled(s)
+	})
+	return r.stop()
+}
+
+// check runs the lives after a crash: a daemon, which has to come to the whole set by itself, and a backfill that asks
+// for everything again, which has to find nothing new.
+func (c *crash) check(r row) {
+	c.t.Helper()
+	before := len(c.sink.Got("EVENT"))
+	r.leave(c)
+	c.live(Options{})
+	want := idsOf(all(c))
+	sameSet(c.t, "archive", archived(c.t, c.dir), want)
+	sent := sentIDs(c.sink.Got("EVENT")[before:])
+	if r.sent != nil {
+		sameSet(c.t, "sent to the sink after the crash", sent, idsOf(r.sent(c)))
+	}
+	sameSet(c.t, "the sink", c.sink.Stored(), want)
+
+	s, err := begin(c.t, c.config(), Options{Once: true, Again: true, GiveUp: 10 * time.Second, Now: c.now}).end()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if src := s.Sources[0]; src.New != 0 || src.Copies < int64(len(want)) {
+		c.t.Errorf("asked for everything again: %d new and %d copies, want 0 and %d or more: the index does not agree with the archive", src.New, src.Copies, len(want))
+	}
+	if n := len(c.sink.Got("EVENT")) - before - len(sent); n != 0 {
+		c.t.Errorf("the sink was sent %d events by a run that had nothing new", n)
+	}
+	sameSet(c.t, "archive at the end", archived(c.t, c.dir), want)
+}
+
+func sentIDs(ms []relaytest.Message) (ids []string) {
+	for _, m := range ms {
+		event := strings.TrimSuffix(strings.TrimPrefix(m.Raw, `["EVENT",`), "]")
+		ids = append(ids, relaytest.ID(event))
+	}
+	return ids
+}
+
+// The crash table: whatever a crash leaves, the whole set comes out, no line is there twice, the index agrees with the
+// log, and the sink is sent what its ledger cannot vouch for and nothing else.
+func TestCrashTable(t *testing.T) {
+	for name, segment := range map[string]int64{"one segment": 1 << 20, "many segments": 10_000} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it mostly waits: for commits, and for relays
+			c := newCrash(t, segment)
+			for _, r := range crashTable {
+				t.Run(r.name, func(t *testing.T) {
+					c := *c
+					c.t, c.now = t, time.Now
+					c.check(r)
+				})
+			}
+		})
+	}
+}
+
+// A batch of the index that was half written: Badger's write-ahead log cut or zeroed anywhere in what the second
+// moment added.
+func TestIndexBatchHalfWritten(t *testing.T) {
+	t.Parallel()
+	c := newCrash(t, 1<<20)
+	random := rand.New(rand.NewPCG(1, 2))
+	name, from, to := c.added(".mem")
+	for range 8 {
+		at := from + random.IntN(to-from)
+		t.Run(fmt.Sprintf("zeros from byte %d on", at-from), func(t *testing.T) {
+			c := *c
+			c.t, c.now = t, time.Now
+			c.check(row{"", func(c *crash) {
+				c.mix(c.late, c.late, c.early)
+				c.damage(filepath.Join(c.dir, indexDir, name), func(b []byte) []byte { clear(b[at:]); return b })
+			}, theSecond})
+		})
+	}
+}
+
+// added is what the index's file of that extension has at the second moment that it had not at the first.
+func (c *crash) added(ext string) (name string, from, to int) {
+	c.t.Helper()
+	names, err := filepath.Glob(filepath.Join(c.late, indexDir, "*"+ext))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, file := range names {
+		name = filepath.Base(file)
+		early, late := mustRead(c.t, filepath.Join(c.early, indexDir, name)), mustRead(c.t, file)
+		for from < len(late) && early[from] == late[from] {
+			from++
+		}
+		for to = len(late); to > from && early[to-1] == late[to-1]; to-- {
+		}
+		if from < to {
+			return name, from, to
+		}
+	}
+	c.t.Fatalf("the index's files %s did not change", ext)
+	return "", 0, 0
+}
