@@ -55,7 +55,7 @@ func (l *link) sourceRow(source *sourceRoleOf, w relay.LinkStatus) report.Source
 	r.URL, r.Name, r.State, r.Since, r.Tries, r.Next = l.url, source.name, string(w.State), w.Since, w.Tries, w.Next
 	r.BadFrames, r.LastEvent, r.Note = w.Unknown, f.LastEvent, w.LastError
 	for _, role := range w.Roles {
-		if role.Name == sourceRole && !role.Until.IsZero() {
+		if role.Name == sourceRole && role.Reason != "" {
 			r.State, r.Next, r.Note = report.Paused, role.Until, role.Reason
 		}
 	}

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -87,7 +88,18 @@ func (l *Link) startRoles(ctx context.Context, c *core, outcomes chan<- outcome)
 	if !l.roles.held.IsZero() {
 		return 0, time.Time{}
 	}
+	lone := l.roles.loneLocked()
 	for _, e := range l.roles.set {
+		switch {
+		case lone == nil:
+		case e != lone:
+			if e.left != nil {
+				e.cancel(errAside)
+			}
+			continue
+		case c.used:
+			continue // this session is left as soon as the others are; the next one is its own
+		}
 		ready, at := e.startLocked(time.Now())
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
@@ -95,9 +107,10 @@ func (l *Link) startRoles(ctx context.Context, c *core, outcomes chan<- outcome)
 		if !ready {
 			continue
 		}
+		c.used = true
 		roleCtx, cancel := context.WithCancelCause(ctx)
 		e.cancel, e.left, e.until, e.reason = cancel, make(chan struct{}), time.Time{}, ""
-		s := &Session{core: c, cancel: cancel}
+		s := &Session{core: c, cancel: cancel, alone: lone != nil}
 		started++
 		go serve(roleCtx, s, e, e.left, outcomes) // attend waits for its outcome
 	}
@@ -125,7 +138,7 @@ func (l *Link) settle(o outcome) (end *End, err error) {
 	l.roles.mu.Lock()
 	defer l.roles.mu.Unlock()
 	e := o.entry
-	e.cancel, e.left = nil, nil
+	e.cancel, e.left, e.alone = nil, nil, ""
 	var p *PanicError
 	if errors.As(o.err, &p) {
 		return nil, o.err
@@ -143,6 +156,9 @@ func (l *Link) settle(o outcome) (end *End, err error) {
 	var pause *Pause
 	if errors.As(o.err, &pause) { // also at the session's end: auth-required, say, and then a close
 		e.until, e.reason = time.Now().Add(pause.For), clean(pause.Reason)
+		if pause.Alone {
+			e.alone = cmp.Or(e.reason, e.name)
+		}
 		l.o.Log.Debug().Str("role", e.name).Str("reason", e.reason).Stringer("for", pause.For).Msg("role paused")
 		return nil, nil
 	}

@@ -29,11 +29,13 @@ type entry struct {
 	reason string
 	cancel context.CancelCauseFunc // while serving
 	left   chan struct{}           // while serving: closed when Serve has returned and no handler runs
+	alone  string                  // why it wants a session of its own; "": it does not
 }
 
 var (
 	errRemoved = errors.New("role removed")
 	errHeld    = errors.New("paused by the operator")
+	errAside   = errors.New("another role needs the connection for itself")
 )
 
 // hold leaves every role until wake. left are closed when they have been left.
@@ -148,6 +150,16 @@ func (e *entry) startLocked(now time.Time) (ready bool, at time.Time) {
 	return true, time.Time{}
 }
 
+// loneLocked is the role that wants the link for itself, nil if none does.
+func (r *roles) loneLocked() (lone *entry) {
+	for _, e := range r.set {
+		if e.alone != "" && (lone == nil || e.name < lone.name) {
+			lone = e
+		}
+	}
+	return lone
+}
+
 // outlook says how many roles there are, whether one of them can be served now, and else when the first can (zero:
 // after a change).
 func (r *roles) outlook() (n int, ready bool, next time.Time, reason string) {
@@ -157,7 +169,11 @@ func (r *roles) outlook() (n int, ready bool, next time.Time, reason string) {
 		return len(r.set), false, time.Time{}, ""
 	}
 	now := time.Now()
+	lone := r.loneLocked()
 	for _, e := range r.set {
+		if lone != nil && e != lone {
+			continue
+		}
 		ok, at := e.startLocked(now)
 		ready = ready || ok
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
@@ -171,10 +187,15 @@ func (r *roles) status() []RoleStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := make([]RoleStatus, 0, len(r.set))
+	lone := r.loneLocked()
 	for _, e := range r.set {
 		s := RoleStatus{Name: e.name, Serving: e.left != nil}
-		if !s.Serving && time.Now().Before(e.until) {
+		switch {
+		case s.Serving:
+		case time.Now().Before(e.until):
 			s.Until, s.Reason = e.until, e.reason
+		case lone != nil && e != lone:
+			s.Reason = lone.alone
 		}
 		out = append(out, s)
 	}

@@ -16,7 +16,8 @@ type Role interface {
 	// removed or the link is stopped; the role may still Send then (CLOSE) if the session lives. What it returns while
 	// ctx and session live decides: nil: the role has finished for good, the link drops it; the socket stays while
 	// another role lives. Any error but *Pause: the session is given up and the link dials again with backoff. *Pause,
-	// at any time: the role is left for that long, then served again; the socket stays if another role lives.
+	// at any time: the role is left for that long, then served again; the socket stays if another role lives, unless the
+	// role wants to be Alone.
 	Serve(ctx context.Context, s *Session) error
 }
 
@@ -24,6 +25,11 @@ type Role interface {
 type Pause struct {
 	For    time.Duration
 	Reason string
+
+	// Alone asks for a connection of the role's own: when it is served again it is the first and only role of a new session,
+	// and until it leaves that one, with anything but another such Pause, no other role of the link is served. The others are
+	// left as for a session's end and come back by themselves, so For should be short.
+	Alone bool
 }
 
 func (p *Pause) Error() string { return "pause " + p.For.String() + ": " + p.Reason }
@@ -46,6 +52,7 @@ type Handler struct {
 type Session struct {
 	core   *core
 	cancel context.CancelCauseFunc // ends the role's ctx
+	alone  bool
 
 	mu       sync.Mutex
 	handlers []*registered
@@ -68,6 +75,9 @@ func (s *Session) Settings() Settings { return s.core.settings }
 
 // Info is the relay's NIP-11 document as last fetched, leniently read; Info.Known says if there is one.
 func (s *Session) Info() Info { return s.core.info() }
+
+// Alone says that nothing else was or is done on this connection: the role has asked for that with Pause.Alone.
+func (s *Session) Alone() bool { return s.alone }
 
 // Handle registers a role's handler until remove is called or Serve returns. After remove no new call begins; a
 // running one may still be at work, until the role's Serve has returned and the link has waited for it.

@@ -52,7 +52,7 @@ type RoleStatus struct {
 	Name    string
 	Serving bool
 	Until   time.Time // paused until then, if set
-	Reason  string    // of the pause
+	Reason  string    // of the pause; without Until: another role has the link for itself, for this reason
 }
 
 // board holds what LinkStatus shows.
