@@ -167,6 +167,10 @@ func (l *ledger) parkLocked(m mark, due time.Time, attempts int, reason string) 
 func (l *ledger) Restore(r Rejected, due time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.restoreLocked(r, due)
+}
+
+func (l *ledger) restoreLocked(r Rejected, due time.Time) {
 	l.dirty = true
 	l.counters.Rejected[r.Prefix]--
 	if l.counters.Rejected[r.Prefix] == 0 {

@@ -162,6 +162,8 @@ func (k parkedKey) due() time.Time {
 	return time.UnixMilli(int64(min(binary.BigEndian.Uint64(k[:]), math.MaxInt64)))
 }
 
+func (k parkedKey) ordinal() uint64 { return binary.BigEndian.Uint64(k[8:]) }
+
 // Rejected is one event that a sink refused for good.
 type Rejected struct {
 	Ordinal uint64      `json:"-"` // the key

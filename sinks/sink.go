@@ -81,6 +81,7 @@ type Sink struct {
 	ledger *ledger
 	want   atomic.Pointer[event.Matcher]
 	wake   chan struct{} // 1: something changed that the running attempt should look at
+	made   time.Time
 
 	mu       sync.Mutex
 	now      func() time.Time
@@ -93,6 +94,7 @@ type Sink struct {
 	accepted bool // the relay has taken something, now or before
 	draining bool
 	serving  bool
+	attempt  *attempt // while serving
 	inFlight int
 	idle     chan struct{} // closed and replaced when inFlight falls to 0 or Serve ends
 	counts   SessionCounts
@@ -102,8 +104,19 @@ type Sink struct {
 	said     time.Time // when it was logged last
 }
 
-// New loads the sink's ledger, or makes and commits one that begins at o.Start.
-func New(o Options) (*Sink, error) {
+// over makes a Sink with the ledger l.
+func (o Options) over(l *ledger) *Sink {
+	s := &Sink{
+		o: o, log: o.Log.With().Str("sink", o.URL).Logger(), ledger: l, now: o.Now, made: o.Now(), wake: make(chan struct{}, 1),
+		idle: make(chan struct{}), window: newWindow(o.Settings.Window),
+	}
+	s.want.Store(o.Want)
+	c, _, _, _ := l.Account()
+	s.accepted = c.Delivered+c.Duplicate+c.Superseded > 0
+	return s
+}
+
+func (o Options) filled() Options {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -113,6 +126,12 @@ func New(o Options) (*Sink, error) {
 	if o.Probe == 0 {
 		o.Probe = probeEvery
 	}
+	return o
+}
+
+// New loads the sink's ledger, or makes and commits one that begins at o.Start.
+func New(o Options) (*Sink, error) {
+	o = o.filled()
 	var start mark
 	if o.Start.Now {
 		start.Place, start.Ordinal = o.End()
@@ -121,19 +140,13 @@ func New(o Options) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sink{
-		o: o, log: o.Log.With().Str("sink", o.URL).Logger(), ledger: l, now: o.Now, wake: make(chan struct{}, 1), idle: make(chan struct{}),
-		window: newWindow(o.Settings.Window),
-	}
+	s := o.over(l)
 	if lost != nil {
 		s.log.Error().Err(lost).Msg("the sink's ledger cannot be read: it starts anew and everything is offered to the sink again")
 	}
-	s.want.Store(o.Want)
 	if before := l.SetFilter(o.FilterKey); before != o.FilterKey {
 		s.log.Info().Msg("the sink's filter changed: it holds for what comes from here on")
 	}
-	c, _, _, _ := l.Account()
-	s.accepted = c.Delivered+c.Duplicate+c.Superseded > 0
 	// Committed at once: "now" must mean the same after a crash.
 	if err := l.Commit(); err != nil {
 		return nil, err
@@ -265,6 +278,9 @@ func (s *Sink) Serve(ctx context.Context, sess *relay.Session) (err error) {
 	s.mu.Unlock()
 
 	a := newAttempt(s, sess)
+	s.mu.Lock()
+	s.attempt = a
+	s.mu.Unlock()
 	remove := sess.Handle(&relay.Handler{OK: a.heard, Notice: a.notice})
 	inner, cancel := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
@@ -319,7 +335,7 @@ func (s *Sink) ended(sess *relay.Session, k int) {
 	if broken && k > 0 {
 		s.window.died()
 	}
-	s.serving, s.inFlight = false, 0
+	s.serving, s.attempt, s.inFlight = false, nil, 0
 	close(s.idle)
 	s.idle = make(chan struct{})
 	s.mu.Unlock()

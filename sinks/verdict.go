@@ -53,8 +53,11 @@ type decision struct {
 	reason string // of park and reject
 }
 
+// informed is who knows the relay's NIP-11 document: a session of it, or what is left of one.
+type informed interface{ Info() relay.Info }
+
 // decide applies what holds before each send, also of an event that is sent again.
-func (s *Sink) decide(rec *record.Record, sess *relay.Session) decision {
+func (s *Sink) decide(rec *record.Record, sess informed) decision {
 	e := &rec.Event
 	switch want := s.want.Load(); {
 	case rec.Origin.NoDeliver:
@@ -147,6 +150,7 @@ func (a *attempt) heardLateLocked(id event.ID, accepted bool, text string, now t
 		}
 	}
 	s.counts.Late++
+	s.lastOK = now
 	a.taken[l.key] = struct{}{}
 	a.applyLocked(&flight{item: l.item, id: id, author: l.author, created: l.created, sent: now}, relay.Classify(accepted, text), text, now)
 	s.nudge()
