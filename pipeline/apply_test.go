@@ -89,7 +89,7 @@ func TestApplyRevives(t *testing.T) {
 	r.stop()
 }
 
-// What is let through to a sink may change too.
+// What is let through to a sink may change too, on the connection that is there, and what is archived goes out as well.
 func TestApplySend(t *testing.T) {
 	dm := relaytest.Sign(relaytest.Key(1), 4, 1_700_000_000, nil, "?iv=")
 	dm2 := relaytest.Sign(relaytest.Key(1), 4, 1_700_000_001, nil, "?iv=")
@@ -104,8 +104,14 @@ func TestApplySend(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Publish(dm2)
-	sink.Wait("the second", func() bool { return len(sink.Stored()) == 1 })
-	r.stop()
+	sink.Wait("both", func() bool { return len(sink.Stored()) == 2 })
+	r.eventually("nothing is kept back", func(s report.Status) bool { return settled(s) && s.Sinks[0].Skipped == 0 })
+	if k := r.stop().Sinks[0]; k.Run.Imbalance() != 0 || k.Run.Delivered != 2 || k.Run.Skipped != 0 {
+		t.Errorf("the share of this run: %+v; want 2 delivered, nothing skipped", k.Run)
+	}
+	if n := sink.Accepted(); n != 1 {
+		t.Errorf("the sink was dialled %d times, want once", n)
+	}
 }
 
 // An Apply before the start or after the stop has begun changes nothing and starts nothing.

@@ -60,7 +60,6 @@ type sourceRoleOf struct {
 type sinkRoleOf struct {
 	*sinks.Sink
 	name   string
-	send   []string
 	before report.Sink // the ledger at start
 }
 
@@ -121,9 +120,8 @@ func (l *link) apply(cfg *config.Config, r roles) error {
 }
 
 // fits says whether the link can become what r says without being made anew.
-func (l *link) fits(cfg *config.Config, r roles) bool {
-	_, sink := l.roles()
-	return !l.over() && l.settings == cfg.Relay(l.url) && (sink == nil || r.sink == nil || slices.Equal(sink.send, r.sink.Send))
+func (l *link) fits(cfg *config.Config) bool {
+	return !l.over() && l.settings == cfg.Relay(l.url)
 }
 
 // over says whether the link has ended: given up, or left by its last role.
@@ -178,7 +176,7 @@ func (l *link) applySink(cfg *config.Config, c *config.Sink) error {
 		return fmt.Errorf("sink %s: %w", l.url, err)
 	}
 	if _, now := l.roles(); now != nil {
-		now.SetWant(selection.Compile(), selectionKey(selection))
+		now.SetRules(selection.Compile(), selectionKey(selection), allow)
 		return nil
 	}
 	a := l.m.o.Store.Archive
@@ -190,7 +188,7 @@ func (l *link) applySink(cfg *config.Config, c *config.Sink) error {
 	if err != nil {
 		return fmt.Errorf("open sink %s: %w", l.url, err)
 	}
-	l.setSink(&sinkRoleOf{Sink: sink, name: c.Name, send: c.Send, before: sinkRow(sink.Status())})
+	l.setSink(&sinkRoleOf{Sink: sink, name: c.Name, before: sinkRow(sink.Status())})
 	l.wire.Add(sinkRole, sink)
 	return nil
 }
@@ -265,7 +263,7 @@ func (l *link) settled(ctx context.Context, end uint64) {
 	defer waiting.wait(stopped())
 	look := time.NewTicker(settledLook)
 	defer look.Stop()
-	pending, since := sink.Status().Pending, time.Now()
+	left, since := outstanding(sink.Status()), time.Now()
 	for {
 		select {
 		case <-waiting.done:
@@ -275,8 +273,8 @@ func (l *link) settled(ctx context.Context, end uint64) {
 		case <-look.C:
 		}
 		st := sink.Status()
-		if st.Pending < pending {
-			pending, since = st.Pending, time.Now()
+		if n := outstanding(st); n < left {
+			left, since = n, time.Now()
 		}
 		switch give := l.m.o.GiveUp; {
 		case st.Paused != "":
@@ -290,6 +288,9 @@ func (l *link) settled(ctx context.Context, end uint64) {
 		}
 	}
 }
+
+// outstanding falls as long as a sink makes headway, with the tail or with a second pass.
+func outstanding(st sinks.Status) uint64 { return st.Pending + st.Recheck }
 
 func (l *link) closeSource() {
 	if source, _ := l.roles(); source != nil {

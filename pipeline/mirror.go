@@ -208,7 +208,7 @@ func (m *Mirror) Apply(cfg *config.Config) error {
 	}
 	want := plan(cfg)
 	m.each(func(l *link) {
-		if r, stays := want[l.url]; !stays || !l.fits(cfg, r) {
+		if _, stays := want[l.url]; !stays || !l.fits(cfg) {
 			l.close()
 			m.setLink(l.url, nil)
 		}

@@ -29,7 +29,7 @@ func (l *link) report(s *report.Status) {
 		if st.Paused != "" {
 			k.State, k.Since = report.Paused, st.Since
 		}
-		run := k.Minus(sink.before)
+		run := k.Minus(sink.beforeThis(k))
 		k.Run = &run
 		if why := l.gaveUp.Load(); why != nil {
 			k.Note = *why
@@ -96,6 +96,10 @@ func sinkRow(st sinks.Status) report.Sink {
 		Rejected: int64(c.RejectedTotal()), RejectedBy: signed(c.Rejected), Skipped: int64(c.SkippedTotal()), SkippedBy: signed(c.Skipped),
 		Pending: int64(st.Pending), Parked: int64(c.Parked), Issued: st.Issued, Start: c.Before,
 	}
+	if st.Recheck > 0 {
+		k.Recheck = int64(st.Recheck)
+		k.Note = fmt.Sprintf("filter changed: second pass, %s of %s", humanize.Comma(int64(st.Of-st.Recheck)), humanize.Comma(int64(st.Of)))
+	}
 	if st.Paused != "" {
 		k.Note = pausedText(st)
 	}
@@ -109,6 +113,19 @@ func sinkRow(st sinks.Status) report.Sink {
 		k.Note = "ledger not committed: " + st.Failing
 	}
 	return k
+}
+
+// beforeThis is what the ledger had before this process and still has: what a second pass took back from the skipped is
+// accounted for anew, by this one.
+func (k *sinkRoleOf) beforeThis(now report.Sink) report.Sink {
+	before := k.before
+	before.SkippedBy = make(map[string]int64)
+	for reason, n := range k.before.SkippedBy {
+		left := min(n, now.SkippedBy[reason])
+		before.SkippedBy[reason] = left
+		before.Skipped -= n - left
+	}
+	return before
 }
 
 // pausedText says what only people can mend.

@@ -91,6 +91,17 @@ func NewAllow(names []string) (Allow, error) {
 	return a, nil
 }
 
+// Names are the rows that a lets through, in the table's order.
+func (a Allow) Names() []string {
+	var names []string
+	for i, r := range table {
+		if a.rows&(1<<i) != 0 {
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
 // Expiry is what a sink says of NIP-40 in its NIP-11 document.
 type Expiry uint8
 

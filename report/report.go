@@ -124,11 +124,14 @@ type Sink struct {
 	SkippedBy  map[string]int64 `json:"skipped_by,omitempty"` // filter, echo, damaged, kept back by row of the table, …
 	Pending    int64            `json:"pending"`
 	Parked     int64            `json:"parked"`
-	Issued     uint64           `json:"issued"` // ordinals issued by the archive
-	Start      uint64           `json:"start"`  // the ordinal this ledger began at
-	Pace       string           `json:"pace,omitempty"`
-	Note       string           `json:"note,omitempty"`
-	Run        *Sink            `json:"run,omitempty"`
+	// Recheck is how many archived events a second pass has still to look through for what a changed filter takes now. Until
+	// then they count as what they were.
+	Recheck int64  `json:"recheck,omitempty"`
+	Issued  uint64 `json:"issued"` // ordinals issued by the archive
+	Start   uint64 `json:"start"`  // the ordinal this ledger began at
+	Pace    string `json:"pace,omitempty"`
+	Note    string `json:"note,omitempty"`
+	Run     *Sink  `json:"run,omitempty"`
 }
 
 // Imbalance is zero when the ledger accounts for every line.
@@ -172,7 +175,7 @@ func (s Status) Incomplete() (sources, sinks []string) {
 		}
 	}
 	for _, k := range s.Sinks {
-		if k.Pending > 0 {
+		if k.Pending > 0 || k.Recheck > 0 {
 			sinks = append(sinks, k.URL)
 		}
 	}

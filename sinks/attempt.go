@@ -27,6 +27,7 @@ type attempt struct {
 	endedAt  time.Time
 	hand     *delivery // read, entered in the ledger, and not sent yet
 	sincePut int       // sends since the last parked one
+	pass     passer
 
 	// Under s.mu.
 	sent    map[event.ID]*flight
@@ -143,15 +144,20 @@ func (a *attempt) run(ctx context.Context) (err error) {
 		case <-a.s.wake:
 		case <-timer.C:
 		case f := <-a.tail:
-			a.waiting = false
-			if f.err != nil {
-				return fmt.Errorf("read the archive: %w", f.err)
-			}
-			if err := a.enter(&f.rec); err != nil {
+			if err := a.arrived(&f); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// arrived enters what follow has read.
+func (a *attempt) arrived(f *followed) error {
+	a.waiting = false
+	if f.err != nil {
+		return fmt.Errorf("read the archive: %w", f.err)
+	}
+	return a.enter(&f.rec)
 }
 
 // longest is how long run sleeps when nothing calls for it.
@@ -222,7 +228,7 @@ func (a *attempt) fitsLocked(d *delivery) bool {
 }
 
 // choose takes the next event in hand, or settles one; false: there is none. Due parked events go first, but at most one
-// in four sends while anything else is there.
+// in four sends while anything else is there. The second pass waits for the tail.
 func (a *attempt) choose(now time.Time) (found bool, err error) {
 	if err := a.refill(now); err != nil {
 		return false, err
@@ -242,10 +248,17 @@ func (a *attempt) choose(now time.Time) (found bool, err error) {
 	if ready {
 		return true, a.load(it)
 	}
-	if !a.waiting {
-		if found, err = a.readLog(); found || err != nil {
-			return found, err
+	if a.waiting {
+		select {
+		case f := <-a.tail:
+			return true, a.arrived(&f)
+		default:
 		}
+	} else if found, err = a.readLog(); found || err != nil {
+		return found, err
+	}
+	if found, err = a.passOn(); found || err != nil {
+		return found, err
 	}
 	if it, ok := a.takeDue(); ok {
 		return true, a.load(it)
@@ -344,7 +357,10 @@ func (a *attempt) release(it item) {
 
 // judge decides at each send what becomes of an event: in hand, skipped, or parked.
 func (a *attempt) judge(it item, rec *record.Record) error {
-	v := a.s.decide(rec, a.sess)
+	return a.act(it, rec, a.s.decide(rec, a.sess))
+}
+
+func (a *attempt) act(it item, rec *record.Record, v decision) error {
 	switch {
 	case v.skip != "":
 		a.s.ledger.Skip(it, v.skip)

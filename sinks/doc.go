@@ -8,15 +8,19 @@
 //
 //   - frontier: the first ordinal that the ledger has not met yet; everything below it is settled, open or parked.
 //   - open: met and not settled. The open ordinals are the window; they are held as places, not bytes.
-//   - cursor: the oldest open ordinal, or the frontier. Everything below it is settled or parked.
+//   - cursor: the oldest open ordinal, or the frontier. Everything below it is settled or parked. A second pass takes it back.
 //   - parked: waiting on its own, as a row of the state file that the cursor may pass.
+//   - held: skipped for the sink's own rules (its filter, or a row of the policy table that send: names), and remembered,
+//     an ordinal a bit.
+//   - second pass: after a change of the rules, the walk over what is held. What the new rules take is open again, and
+//     counted as that; the tail goes first.
 //   - answer: what an OK, or its absence, makes of an event.
 //
 // Invariants:
 //
 //   - Only type ledger moves a cursor, and only for an answer or a reason to skip: a write that succeeded, or a connection
 //     that closed, says nothing.
-//   - Cursor, open ordinals, counters and the rows of parked and rejected events are committed in one transaction, so the
+//   - Cursor, open ordinals, counters and the rows of parked, rejected and held events are committed in one transaction, so the
 //     balance (type Balance) holds at every commit and a crash repeats at most what was not committed.
 //   - On a session that dies nothing is charged to any event.
 package sinks

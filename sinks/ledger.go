@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -22,7 +23,9 @@ type ledger struct {
 
 	mu        sync.Mutex
 	since     int64
-	filter    string
+	rules     string // key of what the sink wants and may have
+	pass      pass
+	passes    int // changes of the rules since it was opened
 	frontier  mark
 	open      []openMark // ascending by ordinal; settled ones leave lazily
 	settled   int        // settled ones within open
@@ -35,7 +38,8 @@ type ledger struct {
 	inFlight  rowChanges    // rows in the commit that is under way
 	nextDue   time.Time     // no parked row is due before
 	committed mark          // the cursor as it is on disk
-	advanced  chan struct{} // closed and replaced when committed moves
+	passed    int           // the number of the last pass that has ended on disk
+	advanced  chan struct{} // closed and replaced when committed or passed moves
 
 	full chan struct{} // 1: commitAfter answers wait for a commit
 }
@@ -135,6 +139,38 @@ func (l *ledger) Skip(it item, reason string) {
 	defer l.mu.Unlock()
 	l.settleLocked(it)
 	l.counters.Skipped[keyFor(l.counters.Skipped, reason)]++
+	if lifted[reason] {
+		l.changes.heldChange(it.Ordinal, reason).hold(it.mark)
+	}
+}
+
+// Reopen takes back what was skipped for reason: m is open again, and the cursor stands before it.
+func (l *ledger) Reopen(m mark, reason string) item {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.counters.Skipped[reason] == 0 {
+		panic(fmt.Sprintf("sinks: ordinal %d of %s reopened, and none is skipped for %s", m.Ordinal, l.path[1], reason))
+	}
+	if l.counters.Skipped[reason]--; l.counters.Skipped[reason] == 0 {
+		delete(l.counters.Skipped, reason)
+	}
+	l.changes.heldChange(m.Ordinal, reason).release(m.Ordinal)
+	l.dirty = true
+	i, found := l.findLocked(m.Ordinal)
+	switch {
+	case !found:
+		l.open = slices.Insert(l.open, i, openMark{mark: m})
+	case l.open[i].settled:
+		l.open[i].settled = false
+		l.settled--
+	default:
+		panic(fmt.Sprintf("sinks: ordinal %d of %s reopened while it is open", m.Ordinal, l.path[1]))
+	}
+	return item{mark: m}
+}
+
+func (l *ledger) findLocked(ordinal uint64) (i int, found bool) {
+	return slices.BinarySearchFunc(l.open, ordinal, func(o openMark, ordinal uint64) int { return cmp.Compare(o.Ordinal, ordinal) })
 }
 
 // Later parks it until due; the cursor may pass it. attempts and reason are kept in the row, which is returned.
@@ -201,15 +237,7 @@ func (l *ledger) settleLocked(it item) {
 		}
 		return
 	}
-	i, found := slices.BinarySearchFunc(l.open, it.Ordinal, func(o openMark, ordinal uint64) int {
-		switch {
-		case o.Ordinal < ordinal:
-			return -1
-		case o.Ordinal > ordinal:
-			return 1
-		}
-		return 0
-	})
+	i, found := l.findLocked(it.Ordinal)
 	if !found || l.open[i].settled {
 		panic(fmt.Sprintf("sinks: ordinal %d of %s settled twice", it.Ordinal, l.path[1]))
 	}
@@ -271,22 +299,12 @@ func (l *ledger) DropControl(m mark) {
 	}
 }
 
-// SetFilter keeps the key of the filter in use; it returns the one before.
-func (l *ledger) SetFilter(key string) (before string) {
+// Committed returns the cursor as it is on disk, whether a second pass has still to end there, and a channel that is
+// closed when either changes.
+func (l *ledger) Committed() (cursor mark, passing bool, changed <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before = l.filter
-	if before != key {
-		l.filter, l.dirty = key, true
-	}
-	return before
-}
-
-// Committed returns the cursor as it is on disk, and a channel that is closed when it moves.
-func (l *ledger) Committed() (mark, <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.committed, l.advanced
+	return l.committed, l.passed != l.passes, l.advanced
 }
 
 // Account is a consistent view of the counters and of what is not settled below the frontier.

@@ -113,10 +113,14 @@ func (s *Sink) Story(rec *record.Record, info relay.Info, rules bool) (Story, er
 			return Story{Fate: Sent, At: at, Ahead: tr.ahead}, nil
 		}
 		return Story{Fate: Pending, Ahead: tr.ahead, Reason: d.skip}, nil
+	case tr.again && d.skip != tr.held:
+		return Story{Fate: Pending, Reason: d.skip}, nil
+	case tr.held != "":
+		return Story{Fate: Skipped, Reason: tr.held}, nil
 	}
 	by := s.answeredBy()
 	switch {
-	case d.skip != "" && !passing(d.skip):
+	case d.skip != "" && !passing(d.skip) && !lifted[d.skip]: // else it would be held
 		return Story{Fate: Skipped, Reason: d.skip}, nil
 	case d.skip != "" || d.park > 0 || !rules:
 		return Story{Fate: Settled, Reason: cmp.Or(d.skip, d.reason), At: by}, nil

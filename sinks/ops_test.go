@@ -106,7 +106,7 @@ func TestStory(t *testing.T) {
 	check("not running")
 
 	// Without the sink's rules only the ledger is asked, and what an event says by itself.
-	for n, fate := range map[int]Fate{0: Settled, 1: Refused, 3: Settled, 5: Skipped} {
+	for n, fate := range map[int]Fate{0: Settled, 1: Refused, 3: Skipped, 5: Skipped} {
 		if got, err := r.sink.Story(r.rec(n), relay.Info{}, false); err != nil || got.Fate != fate {
 			t.Errorf("event %d without rules: %+v, %v; want %s", n, got, err, fate)
 		}

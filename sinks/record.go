@@ -17,7 +17,7 @@ import (
 
 // recordVersion is the format of the ledger's record. A record of another version is not read: the caller starts the
 // ledger anew, which sends again and skips nothing.
-const recordVersion = 1
+const recordVersion = 2
 
 // Counters say what became of every ordinal below the frontier that is not open.
 type Counters struct {
@@ -100,8 +100,9 @@ func (m *mark) UnmarshalText(b []byte) error {
 // storedRecord is a ledger as it is committed.
 type storedRecord struct {
 	Version  int      `json:"version"`
-	Since    int64    `json:"since"`  // events dated before are skipped; unix seconds, 0: none
-	Filter   string   `json:"filter"` // key of the filter the sink was last run with
+	Since    int64    `json:"since"` // events dated before are skipped; unix seconds, 0: none
+	Rules    string   `json:"rules"` // key of the rules the sink was last run with
+	Pass     pass     `json:"pass,omitzero"`
 	Cursor   mark     `json:"cursor"` // derived, for who reads the file: the oldest open, or the frontier
 	Frontier mark     `json:"frontier"`
 	Open     []byte   `json:"open"`              // markSize bytes each, ascending

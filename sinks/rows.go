@@ -228,7 +228,9 @@ type trace struct {
 	ahead    uint64    // where open or unmet: ordinals that are to be settled before
 	parked   *item     // its row
 	rejected *Rejected // its row
-	// None of these: settled, by an answer or a reason to skip; no row is kept of that.
+	held     string    // why it was skipped, where other rules may lift that
+	again    bool      // held, and a second pass has still to look at it
+	// None of these: settled, by an answer or another reason to skip; no row is kept of that.
 }
 
 // Trace looks for an ordinal.
@@ -272,6 +274,15 @@ func (l *ledger) Trace(ordinal uint64) (tr trace, err error) {
 		}
 		return nil
 	})
+	if err == nil {
+		var rows map[string]held
+		rows, err = l.heldAtLocked(ordinal / heldSpan)
+		for reason, row := range rows {
+			if row.set.has(ordinal) {
+				tr.held, tr.again = reason, l.pass.Next <= ordinal && ordinal < l.pass.To
+			}
+		}
+	}
 	if err != nil {
 		return trace{}, fmt.Errorf("look for ordinal %d in the ledger of %s: %w", ordinal, l.path[1], err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,8 +62,8 @@ type Start struct {
 type Options struct {
 	URL       string         // normalised: the ledger's key
 	Want      *event.Matcher // nil: everything
-	FilterKey string         // of Want; kept in the ledger
-	Allow     policy.Allow   // rows of the policy table that may pass
+	FilterKey string         // of Want: another one than before begins a second pass
+	Allow     policy.Allow   // rows of the policy table that may pass; the same holds
 	Start     Start
 	State     State
 	Open      func(from place.Place) (Reader, error)
@@ -79,7 +80,7 @@ type Sink struct {
 	o      Options
 	log    zerolog.Logger
 	ledger *ledger
-	want   atomic.Pointer[event.Matcher]
+	rules  atomic.Pointer[rules]
 	wake   chan struct{} // 1: something changed that the running attempt should look at
 	made   time.Time
 
@@ -110,7 +111,7 @@ func (o Options) over(l *ledger) *Sink {
 		o: o, log: o.Log.With().Str("sink", o.URL).Logger(), ledger: l, now: o.Now, made: o.Now(), wake: make(chan struct{}, 1),
 		idle: make(chan struct{}), window: newWindow(o.Settings.Window),
 	}
-	s.want.Store(o.Want)
+	s.rules.Store(&rules{o.Want, o.Allow})
 	c, _, _, _ := l.Account()
 	s.accepted = c.Delivered+c.Duplicate+c.Superseded > 0
 	return s
@@ -136,7 +137,8 @@ func New(o Options) (*Sink, error) {
 	if o.Start.Now {
 		start.Place, start.Ordinal = o.End()
 	}
-	l, lost, err := openLedger(o.State, o.URL, start, o.Start.Since, o.FilterKey)
+	r := &rules{o.Want, o.Allow}
+	l, lost, err := openLedger(o.State, o.URL, start, o.Start.Since, r.key(o.FilterKey))
 	if err != nil {
 		return nil, err
 	}
@@ -144,9 +146,7 @@ func New(o Options) (*Sink, error) {
 	if lost != nil {
 		s.log.Error().Err(lost).Msg("the sink's ledger cannot be read: it starts anew and everything is offered to the sink again")
 	}
-	if before := l.SetFilter(o.FilterKey); before != o.FilterKey {
-		s.log.Info().Msg("the sink's filter changed: it holds for what comes from here on")
-	}
+	s.setRules(r, o.FilterKey)
 	// Committed at once: "now" must mean the same after a crash.
 	if err := l.Commit(); err != nil {
 		return nil, err
@@ -154,11 +154,32 @@ func New(o Options) (*Sink, error) {
 	return s, nil
 }
 
-// SetWant swaps the filter; it holds for every event that is not on its way yet. key is kept in the ledger.
-func (s *Sink) SetWant(want *event.Matcher, key string) {
-	s.want.Store(want)
-	s.ledger.SetFilter(key)
-	s.nudge()
+// rules say which events a sink wants and may have. They are never changed, only swapped.
+type rules struct {
+	want  *event.Matcher
+	allow policy.Allow
+}
+
+// key names r in the ledger: equal rules have equal keys in every run.
+func (r *rules) key(filterKey string) string {
+	return filterKey + " " + strings.Join(r.allow.Names(), ",")
+}
+
+// SetRules swaps the filter and the rows of the policy table that may pass. They hold for every event that is not on its
+// way yet. What the rules before held back and these do not is sent behind the tail. filterKey is as in Options.
+func (s *Sink) SetRules(want *event.Matcher, filterKey string, allow policy.Allow) {
+	if s.setRules(&rules{want, allow}, filterKey) {
+		s.commit()
+	}
+}
+
+func (s *Sink) setRules(r *rules, filterKey string) (changed bool) {
+	s.rules.Store(r) // before the ledger: what it says of them holds then
+	changed, held := s.ledger.SetRules(r.key(filterKey))
+	if changed {
+		s.log.Info().Uint64("held_back", held).Msg("the sink's filter changed: what it held back so far is looked at again, behind what is new")
+	}
+	return changed
 }
 
 // nudge makes the running attempt look again.
@@ -169,11 +190,12 @@ func (s *Sink) nudge() {
 	}
 }
 
-// Settled waits until every ordinal below ordinal is settled or parked, and that is committed. The error is ctx's.
+// Settled waits until every ordinal below ordinal is settled or parked, by the rules of now, and that is committed. The
+// error is ctx's.
 func (s *Sink) Settled(ctx context.Context, ordinal uint64) error {
 	for {
-		at, advanced := s.ledger.Committed()
-		if at.Ordinal >= ordinal {
+		at, passing, advanced := s.ledger.Committed()
+		if at.Ordinal >= ordinal && !passing {
 			return nil
 		}
 		select {
@@ -313,6 +335,7 @@ func (s *Sink) Serve(ctx context.Context, sess *relay.Session) (err error) {
 		if a.reader != nil {
 			a.reader.Close() // after follow, which used it
 		}
+		a.pass.close()
 		select {
 		case e := <-failed:
 			err = e

@@ -21,10 +21,12 @@ type Status struct {
 	InFlight int           `json:"in_flight"` // of these, sent and unanswered
 	Cursor   uint64        `json:"cursor"`    // ordinal; everything below it is settled or parked
 	Frontier uint64        `json:"frontier"`
-	Issued   uint64        `json:"issued"` // the archive's next ordinal
-	At       string        `json:"at"`     // the cursor's place
-	Window   int           `json:"window"` // events that may be in flight now
-	Pace     float64       `json:"pace"`   // events a second; 0: no limit
+	Issued   uint64        `json:"issued"`            // the archive's next ordinal
+	At       string        `json:"at"`                // the cursor's place
+	Recheck  uint64        `json:"recheck,omitempty"` // of the skipped ordinals' range, what a second pass has still to look at
+	Of       uint64        `json:"of,omitempty"`      // the whole range
+	Window   int           `json:"window"`            // events that may be in flight now
+	Pace     float64       `json:"pace"`              // events a second; 0: no limit
 	Paused   string        `json:"paused,omitempty"`
 	Since    time.Time     `json:"paused_since,omitzero"`
 	LastOK   time.Time     `json:"last_ok,omitzero"`
@@ -49,12 +51,16 @@ func (s *Sink) Status() Status {
 		Failing: s.failing, Session: s.counts,
 	}
 	s.mu.Unlock()
+	p, _ := s.ledger.Passing()
 	var cursor, frontier mark
 	st.Counters, cursor, frontier, st.Open = s.ledger.Account()
 	// Asked after the ledger: it has met nothing that the archive had not issued.
 	_, st.Issued = s.o.End()
 	st.Issued = max(st.Issued, frontier.Ordinal) // a power cut can take the end of the archive, not of the numbering
 	st.Pending = st.Issued - frontier.Ordinal + uint64(st.Open)
+	if p != (pass{}) {
+		st.Recheck, st.Of = p.To-p.Next, p.To-st.Counters.Before
+	}
 	st.Cursor, st.Frontier, st.At = cursor.Ordinal, frontier.Ordinal, cursor.Place.String()
 	return st
 }

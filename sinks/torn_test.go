@@ -78,7 +78,7 @@ func TestTornCommit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		at, _ := l.Committed()
+		at, _, _ := l.Committed()
 		c, _, _, _ := l.Account()
 		if at.Ordinal != wantCursor || uint64(len(rows)) != wantParked || uint64(c.Parked) != wantParked {
 			t.Errorf("the cursor at %d with %d parked rows, %d counted; want %d with %d", at.Ordinal, len(rows), c.Parked, wantCursor, wantParked)

@@ -59,10 +59,11 @@ type informed interface{ Info() relay.Info }
 // decide applies what holds before each send, also of an event that is sent again.
 func (s *Sink) decide(rec *record.Record, sess informed) decision {
 	e := &rec.Event
-	switch want := s.want.Load(); {
+	rules := s.rules.Load()
+	switch {
 	case rec.Origin.NoDeliver:
 		return decision{skip: SkipNoDeliver}
-	case want != nil && !want.Match(e):
+	case !rules.want.Match(e):
 		return decision{skip: SkipFilter}
 	case e.CreatedAt < s.ledger.Since():
 		return decision{skip: SkipBeforeStart}
@@ -77,7 +78,7 @@ func (s *Sink) decide(rec *record.Record, sess informed) decision {
 			expiry = policy.ExpirySupported
 		}
 	}
-	row, held := policy.Check(e, s.o.Allow, policy.Context{Now: s.now().Unix(), Expiry: expiry})
+	row, held := policy.Check(e, rules.allow, policy.Context{Now: s.now().Unix(), Expiry: expiry})
 	switch {
 	case held && row == policy.Expiring && expiry == policy.ExpiryUnknown:
 		return decision{park: expiryHold, reason: parkedForExpiry}
