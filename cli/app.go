@@ -23,6 +23,8 @@ type Process struct {
 	Environ        []string // KEY=value
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+	// Now is the wall clock, by which events expire, histories begin and files are dated; nil: time.Now.
+	Now func() time.Time
 }
 
 // program is one run of the command line.
@@ -32,6 +34,7 @@ type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	version        string
+	now            func() time.Time
 }
 
 // Version is set by the build (-X rebroadcastr/cli.Version=…); without it the module's own is used.
@@ -39,7 +42,10 @@ var Version string
 
 // Main runs one command and returns its exit code. A panic outside of the stages is reported and is exit 1.
 func Main(ctx context.Context, proc Process) (code int) {
-	p := &program{ctx: ctx, lookup: proc.LookupEnv, stdin: proc.Stdin, stdout: proc.Stdout, stderr: proc.Stderr, version: buildVersion()}
+	p := &program{ctx: ctx, lookup: proc.LookupEnv, stdin: proc.Stdin, stdout: proc.Stdout, stderr: proc.Stderr, version: buildVersion(), now: proc.Now}
+	if p.now == nil {
+		p.now = time.Now
+	}
 	defer func() {
 		if r := recover(); r != nil {
 			fmt.Fprintf(p.stderr, "rebroadcastr: panic: %v\n%s", config.Redact(fmt.Sprint(r)), debug.Stack())
@@ -113,7 +119,7 @@ func setUsageError(c *cli.Command, f cli.OnUsageErrorFunc) {
 
 // load makes the config of the command that c is.
 func (p *program) load(c *cli.Context) (*config.Config, error) {
-	return config.Load(inputs(c, p.lookup, time.Now()))
+	return config.Load(inputs(c, p.lookup, p.now()))
 }
 
 // later are commands that interface promises and that are not there yet, with what they are for.

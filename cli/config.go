@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -38,7 +37,7 @@ func (p *program) configCommand() *cli.Command {
 }
 
 func (p *program) configCheck(c *cli.Context) error {
-	in := inputs(c, p.lookup, time.Now())
+	in := inputs(c, p.lookup, p.now())
 	if _, ok := in.Given("config"); !ok && in.File == "" {
 		return &exitError{exitUsage, errors.New("config check: name a FILE, or -c FILE")}
 	}

@@ -31,6 +31,7 @@ type host struct {
 	cfg     *config.Config
 	log     zerolog.Logger
 	version string
+	now     func() time.Time
 	since   time.Time
 	mirror  atomic.Pointer[pipeline.Mirror]
 	doing   atomic.Pointer[string] // what start-up is doing
@@ -40,8 +41,8 @@ type host struct {
 // webGrace is what a request under way gets at the end.
 const webGrace = time.Second
 
-func newHost(cfg *config.Config, log zerolog.Logger, version string) *host {
-	h := &host{cfg: cfg, log: log, version: version, since: time.Now()}
+func newHost(cfg *config.Config, log zerolog.Logger, version string, now func() time.Time) *host {
+	h := &host{cfg: cfg, log: log, version: version, now: now, since: now()}
 	h.say("opening the archive")
 	return h
 }
@@ -51,7 +52,7 @@ func (h *host) Status() report.Status {
 	if m := h.mirror.Load(); m != nil {
 		return m.Status()
 	}
-	s := report.Status{State: report.Starting, Version: h.version, PID: os.Getpid(), Since: h.since, Now: time.Now(),
+	s := report.Status{State: report.Starting, Version: h.version, PID: os.Getpid(), Since: h.since, Now: h.now(),
 		Asked: h.cfg.Asked, Archive: report.Archive{Dir: h.cfg.Archive.Dir}}
 	if why := h.waiting.Load(); why != nil {
 		s.Archive.Waiting = *why
@@ -91,14 +92,14 @@ func (h *host) open(ctx context.Context, o pipeline.Options, waitForRoom bool) (
 	if err := h.room(ctx, waitForRoom); err != nil {
 		return nil, nil, err
 	}
-	store, err := pipeline.OpenStore(ctx, h.cfg, h.log, time.Now, func(what string) {
+	store, err := pipeline.OpenStore(ctx, h.cfg, h.log, h.now, func(what string) {
 		h.say(what)
 		h.log.Info().Msg(what)
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	o.Config, o.Store, o.Version, o.Log = h.cfg, store, h.version, h.log
+	o.Config, o.Store, o.Version, o.Now, o.Log = h.cfg, store, h.version, h.now, h.log
 	m := pipeline.New(o)
 	h.mirror.Store(m)
 	return m, store, nil

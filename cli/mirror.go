@@ -38,7 +38,7 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 
 	ctx, hurry, stopSignals := signals(p.ctx)
 	defer stopSignals()
-	h := newHost(cfg, log, p.version)
+	h := newHost(cfg, log, p.version, p.now)
 	stopWeb, err := h.serve(context.WithoutCancel(ctx), lock)
 	if err != nil {
 		return summary, err

@@ -39,12 +39,12 @@ func (p *program) reindex(c *cli.Context) (err error) {
 	defer func() { err = errors.Join(err, giveBack(cfg.Archive.Dir)) }() // while the lock is held
 	ctx, _, stop := signals(p.ctx)
 	defer stop()
-	h := newHost(cfg, log, p.version)
+	h := newHost(cfg, log, p.version, p.now)
 	if err := h.room(ctx, false); err != nil {
 		return err
 	}
 	begin := time.Now()
-	n, err := pipeline.Reindex(ctx, cfg, log, time.Now, func(what string) { log.Info().Msg(what) })
+	n, err := pipeline.Reindex(ctx, cfg, log, p.now, func(what string) { log.Info().Msg(what) })
 	if errors.Is(err, context.Canceled) {
 		return &exitError{exitInterrupted, errors.New("reindex: interrupted; the next start finishes it")}
 	}
