@@ -1,0 +1,180 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// lacks lists what the archive does not have of what a source serves and the last setup asks it for.
+func (r *round) lacks(archived map[string]bool) (out []string) {
+	for id, f := range r.facts {
+		if archived[id] {
+			continue
+		}
+		for s, sure := range f.at {
+			if sure && r.setup.reads(s, f.e) {
+				out = append(out, "not archived: "+f.String())
+				break
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// intruders lists what the archive has and should not have: what no source ever had, or what no setup asked for.
+func (r *round) intruders(archived map[string]bool) (out []string) {
+	for id := range archived {
+		f := r.facts[id]
+		switch {
+		case f == nil:
+			out = append(out, "archived, but in no source: "+id)
+		case !slices.ContainsFunc(r.setups, func(c *setup) bool { return c.want.takes(f.e) && archivable(f.e) }):
+			out = append(out, "archived, but not wanted: "+f.String())
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// rule is what a sink's rules say of an archived event.
+type rule int
+
+const (
+	forbidden rule = iota
+	may
+	must
+)
+
+// rule tells whether a sink gets an event, from its setups so far. may: it depends on a moment that the test does not know.
+func (r *round) rule(s *station, f *fact, withdrawn bool) (rule, string) {
+	k := r.setup.sinks[s]
+	now := r.setup.want.takes(f.e) && k.takes(f.e)
+	ever := slices.ContainsFunc(r.setups, func(c *setup) bool {
+		own, named := c.sinks[s]
+		return named && c.want.takes(f.e) && own.takes(f.e)
+	})
+	x := expiry(f.e)
+	switch {
+	case !ever:
+		return forbidden, "its filters do not take it"
+	case never(f.e):
+		return forbidden, "never sent to anyone"
+	case x > 0 && x <= r.clock.earliest.Load():
+		return forbidden, "expired before the round"
+	}
+	for _, row := range rows {
+		switch {
+		case !row.holds(f.e) || slices.Contains(k.send, row.name):
+		case row.name == "expiring" && s.nip40:
+		default:
+			return forbidden, "row " + row.name
+		}
+	}
+	switch _, own := f.at[s]; {
+	case !now:
+		return may, "its last filter does not take it"
+	case own:
+		return may, "it is from there"
+	case s.real != nil && f.e.Kind == 5:
+		return may, "khatru answers requests to delete what it does not have before the relay sees them"
+	case x > 0 && x <= r.clock.reached():
+		return may, "expired meanwhile"
+	case withdrawn:
+		return may, "deleted or superseded"
+	}
+	return must, ""
+}
+
+// undelivered lists what sinks have not settled of what they must get.
+func (r *round) undelivered(archived map[string]bool) (out []string) {
+	gone := withdrawn(r.only(archived))
+	for _, s := range ordered(r.setup.sinks) {
+		got := s.got()
+		for id := range archived {
+			f := r.facts[id]
+			if f == nil {
+				continue
+			}
+			if rule, _ := r.rule(s, f, gone[id]); rule == must && got[id].final == "" {
+				out = append(out, fmt.Sprintf("%s was sent %d times (answers %q): %s", s.name, got[id].n, got[id].answer, f))
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// unasked lists what sinks were sent and should not have been.
+func (r *round) unasked(archived map[string]bool) (out []string) {
+	gone := withdrawn(r.only(archived))
+	for _, s := range r.stations {
+		if !s.sink {
+			continue
+		}
+		for _, raw := range s.strange {
+			out = append(out, s.name+" was sent what is no event: "+raw)
+		}
+		for id, w := range s.got() {
+			f := r.facts[id]
+			switch {
+			case f == nil:
+				out = append(out, s.name+" was sent what was in no source: "+w.raw)
+				continue
+			case w.raw != f.raw:
+				out = append(out, fmt.Sprintf("%s was sent a form that is not canonical: %s; want %s", s.name, w.raw, f.raw))
+			case !archived[id] && !r.powerCut:
+				out = append(out, s.name+" was sent what is not archived: "+f.String())
+			}
+			if rule, why := r.rule(s, f, gone[id]); rule == forbidden {
+				out = append(out, fmt.Sprintf("%s was sent, against the rules (%s): %s", s.name, why, f))
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// only are the facts that are archived.
+func (r *round) only(archived map[string]bool) map[string]*fact {
+	out := map[string]*fact{}
+	for id := range archived {
+		if f := r.facts[id]; f != nil {
+			out[id] = f
+		}
+	}
+	return out
+}
+
+// archivedIDs reads the ids of an archive's whole lines, also while it grows.
+func archivedIDs(dir string) (map[string]bool, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "events_*_*.jsonl"))
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]bool{}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		for line := range bytes.Lines(text) {
+			if rest, ok := bytes.CutPrefix(line, []byte(`{"id":"`)); ok && line[len(line)-1] == '\n' && len(rest) > 64 {
+				out[string(rest[:64])] = true
+			}
+		}
+	}
+	return out, nil
+}
+
+func lines(list []string) string {
+	const most = 15
+	if len(list) > most {
+		list = append(slices.Clone(list[:most]), fmt.Sprintf("… and %d more", len(list)-most))
+	}
+	return strings.Join(list, "\n  ")
+}
