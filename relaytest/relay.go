@@ -276,12 +276,14 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	up := websocket.Upgrader{EnableCompression: s.Compress, CheckOrigin: func(*http.Request) bool { return true }}
+	// Held from before the client hears of it: what a test does once its client is connected finds the connection here.
+	r.mu.Lock()
 	ws, err := up.Upgrade(w, req, nil)
 	if err != nil {
+		r.mu.Unlock()
 		return
 	}
 	c := &Conn{relay: r, ws: ws, subs: map[string][]nostr.Filter{}, Header: req.Header.Clone()}
-	r.mu.Lock()
 	select {
 	case <-r.closed:
 		r.mu.Unlock()
