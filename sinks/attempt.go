@@ -3,6 +3,7 @@ package sinks
 import (
 	"container/list"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -26,23 +27,27 @@ type attempt struct {
 	ended    mark          // the archive's end when it was asked, and when that was
 	endedAt  time.Time
 	hand     *delivery // read, entered in the ledger, and not sent yet
+	trial    bool      // the connection is the sink's alone, to try the suspect
+	silent   bool      // ended because nothing was answered
 	sincePut int       // sends since the last parked one
 	pass     passer
 
 	// Under s.mu.
-	sent    map[event.ID]*flight
-	order   *list.List // of *flight, as sent
-	bytes   int
-	again   []item                 // open and to be sent (again), ascending by ordinal
-	due     []item                 // parked rows to be sent
-	taken   map[parkedKey]struct{} // parked rows in hand or sent
-	late    map[event.ID]lateItem  // parked for want of an answer on this session
-	seq     uint64                 // of the last event sent
-	top     uint64                 // the highest seq that was answered
-	control *flight                // an event the relay has, sent to learn whether it answers at all
-	pause   *relay.Pause
-	notices string // the last NOTICE
-	closed  bool
+	sent     map[event.ID]*flight
+	order    *list.List // of *flight, as sent
+	bytes    int
+	again    []item                 // open and to be sent (again), ascending by ordinal
+	due      []item                 // parked rows to be sent
+	taken    map[parkedKey]struct{} // parked rows in hand or sent
+	late     map[event.ID]lateItem  // parked for want of an answer on this session
+	seq      uint64                 // of the last event sent
+	top      uint64                 // the highest seq that was answered
+	aside    []item                 // open, and others go first
+	control  *flight                // an event the relay has, sent to learn whether it answers at all
+	controls int                    // answered
+	pause    *relay.Pause
+	notices  string // the last NOTICE
+	closed   bool
 }
 
 // delivery is an event ready to be sent.
@@ -61,24 +66,37 @@ type followed struct {
 
 func newAttempt(s *Sink, sess *relay.Session) *attempt {
 	s.ledger.LookAgain()
-	return &attempt{
+	a := &attempt{
 		s: s, sess: sess, tail: make(chan followed, 1), ask: make(chan struct{}, 1),
-		sent: make(map[event.ID]*flight), order: list.New(), again: s.ledger.Open(),
+		sent: make(map[event.ID]*flight), order: list.New(),
 		taken: make(map[parkedKey]struct{}), late: make(map[event.ID]lateItem), sincePut: 3,
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.again = a.setAsideLocked(s.ledger.Open())
+	a.pause = a.trialLocked(s.now())
+	return a
 }
 
-// close ends the attempt; it returns how many events were sent and not answered, to which nothing is charged, and the relay's
-// refusal of us, if there was one.
-func (a *attempt) close() (unanswered int, pause *relay.Pause) {
+// close ends the attempt; it returns how the session ended and what was not answered, to which nothing is charged here, and
+// the pause that the relay's refusal of us, if there was one, or a trial asks for.
+func (a *attempt) close() (e ending, pause *relay.Pause) {
 	a.s.mu.Lock()
 	defer a.s.mu.Unlock()
 	a.closed = true
-	unanswered = len(a.sent)
-	if a.control != nil {
-		unanswered--
+	now := a.s.now()
+	e = ending{trial: a.trial, silent: a.silent, window: a.s.window.now, control: a.control != nil, controls: a.controls}
+	for el := a.order.Front(); el != nil; el = el.Next() {
+		f := el.Value.(*flight)
+		if f.control {
+			continue
+		}
+		if e.unanswered == 0 {
+			e.oldest, e.intime = *f, a.leftLocked(f, now) > 0
+		}
+		e.unanswered++
 	}
-	return unanswered, a.pause
+	return e, a.pause
 }
 
 // follow waits at the archive's end on run's behalf.
@@ -151,6 +169,9 @@ const longest = time.Minute
 // step does one thing: sends one event, or settles one without sending. It returns how long there is nothing to do; 0: step
 // again.
 func (a *attempt) step(ctx context.Context) (time.Duration, error) {
+	if a.trial {
+		return a.tryStep(ctx)
+	}
 	s := a.s
 	now := s.now()
 	s.mu.Lock()
@@ -167,13 +188,20 @@ func (a *attempt) step(ctx context.Context) (time.Duration, error) {
 	if s.paused != "" {
 		room = 1 // a probe
 	}
+	if back := a.comeBackLocked(now); !back.IsZero() {
+		wait = min(wait, back.Sub(now))
+	}
 	full := s.draining || len(a.sent) >= room || a.hand != nil && !a.fitsLocked(a.hand)
 	paced := s.pace.wait(now)
 	s.mu.Unlock()
 
 	switch {
 	case doubt:
-		return 0, a.sendControl(ctx)
+		err := a.sendControl(ctx, noOrdinal)
+		if errors.Is(err, errNoControl) {
+			err = a.silence()
+		}
+		return 0, err
 	case full, s.ledger.Uncommitted() >= commitAfter:
 		return wait, nil // an answer or a commit wakes us
 	case paced > 0:
@@ -262,7 +290,10 @@ func (a *attempt) refill(now time.Time) error {
 		return nil
 	}
 	var err error
-	a.due, err = a.s.ledger.Due(now, dueAtOnce, func(k parkedKey) bool { _, taken := a.taken[k]; return taken })
+	a.due, err = a.s.ledger.Due(now, dueAtOnce, func(k parkedKey) bool {
+		_, taken := a.taken[k]
+		return taken || a.s.poison.isAside(k.ordinal())
+	})
 	return err
 }
 

@@ -15,6 +15,7 @@
 //   - second pass: after a change of the rules, the walk over what is held. What the new rules take is open again, and
 //     counted as that; the tail goes first.
 //   - answer: what an OK, or its absence, makes of an event.
+//   - suspect: the event that may be what ends the connections; tried alone, convicted as poison or acquitted.
 //
 // Invariants:
 //
@@ -22,5 +23,5 @@
 //     that closed, says nothing.
 //   - Cursor, open ordinals, counters and the rows of parked, rejected and held events are committed in one transaction, so the
 //     balance (type Balance) holds at every commit and a crash repeats at most what was not committed.
-//   - On a session that dies nothing is charged to any event.
+//   - On a session that dies nothing is charged to any event, but for the poison that trials have convicted (type suspicion).
 package sinks

@@ -4,10 +4,14 @@ import (
 	"container/list"
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"rebroadcastr/event"
 )
+
+// noOrdinal is none that the archive issues.
+const noOrdinal = math.MaxUint64
 
 // flight is an event that was sent and not answered. Its bytes are let go.
 type flight struct {
@@ -53,59 +57,67 @@ func (a *attempt) landLocked(f *flight) {
 	}
 }
 
+// leftLocked is what is left of the time in which f should be answered. While the reader waits inside a handler no OK can be
+// heard, so the clock stands.
+func (a *attempt) leftLocked(f *flight, now time.Time) time.Duration {
+	return a.s.o.Settings.OK - (now.Sub(f.start) - (a.sess.Stalled() - f.stalled))
+}
+
+// silence ends a session on which nothing is answered.
+func (a *attempt) silence() error {
+	a.silent = true
+	return fmt.Errorf("%w within %s", errSilent, a.s.o.Settings.OK)
+}
+
 // overdueLocked deals with events that waited longer than the OK timeout. It returns the time until the next such look,
 // and whether only a control can tell if the relay does not answer them or answers nothing.
 func (a *attempt) overdueLocked(now time.Time) (next time.Duration, doubt bool, err error) {
-	timeout := a.s.o.Settings.OK
-	stalled := a.sess.Stalled()
 	for {
 		e := a.order.Front()
 		if e == nil {
 			return longest, false, nil
 		}
 		f := e.Value.(*flight)
-		// While the reader waits inside a handler no OK can be heard, so the clock stands.
-		if left := timeout - (now.Sub(f.start) - (stalled - f.stalled)); left > 0 {
+		if left := a.leftLocked(f, now); left > 0 {
 			return min(left+time.Millisecond, longest), false, nil
 		}
 		switch {
 		case f.seq < a.top: // something sent later was answered: it is about this event
 			a.unansweredLocked(f, now)
 		case a.control != nil:
-			if left := timeout - (now.Sub(a.control.start) - (stalled - a.control.stalled)); left > 0 {
+			if left := a.leftLocked(a.control, now); left > 0 {
 				return min(left+time.Millisecond, longest), false, nil
 			}
-			return 0, false, fmt.Errorf("%w within %s", errSilent, timeout)
+			return 0, false, a.silence()
 		case a.s.draining:
-			return 0, false, fmt.Errorf("%w within %s", errSilent, timeout)
+			return 0, false, a.silence()
 		default:
 			return 0, true, nil
 		}
 	}
 }
 
-// sendControl sends an event that the relay took before. Its answer tells a relay that answers nothing from one that does
-// not answer what is in flight.
-func (a *attempt) sendControl(ctx context.Context) error {
+// sendControl sends an event that the relay took before, but not the one at ordinal. Its answer tells a relay that answers
+// nothing from one that does not answer what is in flight. The error is errNoControl if there is none to send.
+func (a *attempt) sendControl(ctx context.Context, not uint64) error {
 	s := a.s
-	silent := fmt.Errorf("%w within %s", errSilent, s.o.Settings.OK)
 	at, ok := s.ledger.Control()
 	if !ok {
-		return silent
+		return errNoControl
 	}
 	rec, ok, err := a.read(item{mark: at})
 	if err != nil {
 		return err
 	}
-	if !ok || s.decide(&rec, a.sess) != (decision{}) {
-		s.ledger.DropControl(at) // gone, or not to be sent any more
-		return silent
+	if !ok || at.Ordinal == not || s.decide(&rec, a.sess) != (decision{}) {
+		s.ledger.DropControl(at) // gone, offered again, or not to be sent any more
+		return errNoControl
 	}
 	d := &delivery{item: item{mark: at}, id: rec.Event.ID, frame: frame(&rec)}
 	s.mu.Lock()
 	if a.sent[d.id] != nil {
 		s.mu.Unlock()
-		return silent // it is itself among the unanswered
+		return errNoControl // it is itself among the unanswered
 	}
 	a.control = a.launchLocked(d, s.now())
 	a.control.control = true

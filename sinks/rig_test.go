@@ -160,7 +160,7 @@ func newRig(t *testing.T, script relaytest.Script) *rig {
 	settings.OK = 5 * time.Second
 	r.o = Options{
 		URL: r.relay.URL, State: r.db, Open: r.log.Open, End: r.log.End, Settings: settings,
-		Retry: 20 * time.Millisecond, Probe: 20 * time.Millisecond, Log: zerolog.New(r.out),
+		Retry: 20 * time.Millisecond, Probe: 20 * time.Millisecond, Trial: 20 * time.Millisecond, Log: zerolog.New(r.out),
 	}
 	return r
 }

@@ -95,6 +95,29 @@ func (l *ledger) Due(now time.Time, limit int, taken func(parkedKey) bool) ([]it
 	return items, nil
 }
 
+// Waiting says whether it is open, or parked, as it was when it was given out.
+func (l *ledger) Waiting(it item) (waiting bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !it.parked {
+		return slices.ContainsFunc(l.open, func(o openMark) bool { return o.Ordinal == it.Ordinal && !o.settled }), nil
+	}
+	for _, rows := range []rowChanges{l.changes, l.inFlight} { // the newer first
+		if v, changed := rows.parked[it.key]; changed {
+			return v != nil, nil
+		}
+	}
+	err = l.db.View(func(tx *state.Tx) error {
+		b := tx.Bucket(append(slices.Clone(l.path), parkedBucket)...)
+		waiting = b != nil && b.Get(it.key[:]) != nil
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("read a parked event of %s: %w", l.path[1], err)
+	}
+	return waiting, nil
+}
+
 // LookAgain forgets NextDue, so that rows taken by a session that has ended are found again.
 func (l *ledger) LookAgain() {
 	l.mu.Lock()

@@ -71,6 +71,7 @@ type Options struct {
 	Settings  relay.Settings               // Window and OK
 	Retry     time.Duration                // 0: retryFirst
 	Probe     time.Duration                // 0: probeEvery
+	Trial     time.Duration                // 0: trialEvery
 	Now       func() time.Time
 	Log       zerolog.Logger
 }
@@ -87,6 +88,7 @@ type Sink struct {
 	mu       sync.Mutex
 	now      func() time.Time
 	window   window
+	poison   suspicion
 	pace     pace
 	recent   verdicts
 	refused  refusals
@@ -109,7 +111,7 @@ type Sink struct {
 func (o Options) over(l *ledger) *Sink {
 	s := &Sink{
 		o: o, log: o.Log.With().Str("sink", o.URL).Logger(), ledger: l, now: o.Now, made: o.Now(), wake: make(chan struct{}, 1),
-		idle: make(chan struct{}), window: newWindow(o.Settings.Window),
+		idle: make(chan struct{}), window: newWindow(o.Settings.Window), poison: suspicion{every: o.Trial},
 	}
 	s.rules.Store(&rules{o.Want, o.Allow})
 	c, _, _, _ := l.Account()
@@ -126,6 +128,9 @@ func (o Options) filled() Options {
 	}
 	if o.Probe == 0 {
 		o.Probe = probeEvery
+	}
+	if o.Trial == 0 {
+		o.Trial = trialEvery
 	}
 	return o
 }
@@ -326,7 +331,7 @@ func (s *Sink) Serve(ctx context.Context, sess *relay.Session) (err error) {
 	defer func() {
 		p := recover()
 		remove()
-		unanswered, pause := a.close()
+		end, pause := a.close()
 		if pause != nil {
 			err = pause // also if the relay closed right after it refused us
 		}
@@ -344,18 +349,22 @@ func (s *Sink) Serve(ctx context.Context, sess *relay.Session) (err error) {
 		if p != nil {
 			err = fmt.Errorf("serve %s: panic: %v\n%s", s.o.URL, p, debug.Stack())
 		}
-		s.ended(sess, unanswered)
+		again := s.ended(sess, end)
+		if pause == nil && p == nil && again != nil {
+			err = again
+		}
 	}()
 	return a.run(inner)
 }
 
-// ended accounts for the end of a session with k events unanswered.
-func (s *Sink) ended(sess *relay.Session, k int) {
+// ended accounts for the end of a session; not nil: how the sink should come back.
+func (s *Sink) ended(sess *relay.Session, e ending) (again *relay.Pause) {
 	// Only a connection that broke can have been broken by an event.
 	var end *relay.End
-	broken := errors.As(sess.Err(), &end) && (end.Reason == relay.Dropped || end.Reason == relay.ClosedByRelay)
+	e.broken = errors.As(sess.Err(), &end) && (end.Reason == relay.Dropped || end.Reason == relay.ClosedByRelay)
 	s.mu.Lock()
-	if broken && k > 0 {
+	again = s.judgeLocked(e, end)
+	if e.broken && e.unanswered > 0 {
 		s.window.died()
 	}
 	s.serving, s.attempt, s.inFlight = false, nil, 0
@@ -363,6 +372,7 @@ func (s *Sink) ended(sess *relay.Session, k int) {
 	s.idle = make(chan struct{})
 	s.mu.Unlock()
 	s.commit()
+	return again
 }
 
 // commitLoop commits every commitEvery and after commitAfter answers, and tries again after an error.

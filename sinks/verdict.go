@@ -121,15 +121,21 @@ func (a *attempt) heard(id event.ID, accepted bool, text string) {
 		n.start, n.stalled = now, a.sess.Stalled()
 	}
 	s.lastOK = now
-	s.window.heard()
+	if !a.trial {
+		s.window.heard()
+	}
 	j := relay.Classify(accepted, text)
 	if j.Verdict != relay.Slower && j.Verdict != relay.Paused && j.Verdict != relay.Transient {
 		a.sess.Progress() // an answer that only puts us off is none
 	}
 	if f.control {
 		s.counts.Controls++
+		a.controls++
 	} else {
 		a.applyLocked(f, j, text, now)
+		if a.trial {
+			s.poison.acquit()
+		}
 	}
 	s.nudge()
 }
@@ -292,6 +298,7 @@ func (a *attempt) pauseLocked(f *flight, text string) {
 			"the sink takes nothing from us; there is no key here to log in with: ask its operator, or drop the sink. Its queue is kept")
 	}
 	a.pause = &relay.Pause{For: s.o.Probe, Reason: text}
+	s.poison.acquit()
 	s.nudge()
 }
 
