@@ -57,7 +57,7 @@ func TestAlone(t *testing.T) {
 		}
 	}
 	// Dropped while alone: the wish is for the role to repeat, and here it does not.
-	r.Conns()[0].Drop()
+	r.Drop()
 	recv(t, "the source", source)
 	if recv(t, "the sink", served) {
 		t.Error("the sink was alone after a Serve that did not ask for it")

@@ -101,7 +101,7 @@ func (s *suspicionSim) trial() error {
 	}
 	if !s.kills(o) && !s.closes() {
 		s.take(o)
-		s.p.acquit()
+		s.p.answered()
 		if s.p.ended(s.now, e) != noSuspect {
 			return fmt.Errorf("%d was answered and is suspected", o)
 		}
@@ -209,26 +209,27 @@ func TestRegularClosesConvictNobody(t *testing.T) {
 			}
 		}
 	}
-	random := rand.New(rand.NewPCG(1, 2))
-	convicted, total := 0, 0
-	for range 200 {
-		s := suspicionSim{
-			p: suspicion{every: 10 * time.Second}, w: newWindow(20), now: time.Unix(day, 0),
-			kills: func(uint64) bool { return false }, trials: map[uint64][]trialDeath{}, closes: func() bool { return random.IntN(10) < 3 },
-		}
-		for o := range uint64(100) {
-			s.open = append(s.open, o)
-		}
-		for range 5000 {
-			if err := s.session(); err != nil {
-				t.Fatal(err)
+	for _, lost := range []int{2, 10, 20, 30, 50} { // messages in a hundred
+		random := rand.New(rand.NewPCG(1, 2))
+		convicted, total := 0, 0
+		for range 200 {
+			s := suspicionSim{
+				p: suspicion{every: 10 * time.Second}, w: newWindow(8), now: time.Unix(day, 0),
+				kills: func(uint64) bool { return false }, trials: map[uint64][]trialDeath{}, closes: func() bool { return random.IntN(100) < lost },
 			}
+			for o := range uint64(100) {
+				s.open = append(s.open, o)
+			}
+			for range 5000 {
+				if err := s.session(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			convicted, total = convicted+len(s.poisoned), total+100
 		}
-		convicted, total = convicted+len(s.poisoned), total+100
-	}
-	t.Logf("%d of %d convicted where three messages in ten end the connection", convicted, total)
-	if convicted*1000 > total {
-		t.Errorf("%d of %d convicted by chance, want less than one in a thousand", convicted, total)
+		if t.Logf("%d of %d convicted where %d %% of all messages end the connection", convicted, total, lost); convicted*10_000 > total {
+			t.Errorf("%d of %d convicted by chance, want less than one in ten thousand", convicted, total)
+		}
 	}
 }
 
@@ -299,7 +300,7 @@ func TestPoison(t *testing.T) {
 			t.Errorf("row %+v: want prefix poison and a text that says how often and how the connection ended", row)
 		}
 	}
-	// The trials: connections with nothing but 2, 3 or 4 times a control, and the suspect.
+	// The trials: connections with nothing but 4, 5 or 6 times a control, and the suspect.
 	got := map[int][]string{}
 	for _, m := range r.relay.Got("") {
 		got[m.Conn] = append(got[m.Conn], m.Raw)
@@ -314,7 +315,7 @@ func TestPoison(t *testing.T) {
 		}
 	}
 	slices.Sort(trials)
-	if want := []int{3, 3, 4, 4, 5, 5}; !slices.Equal(trials, want) {
+	if want := []int{5, 5, 6, 6, 7, 7}; !slices.Equal(trials, want) {
 		t.Errorf("messages on the connections of trials: %v, want %v", trials, want)
 	}
 	r.await("a session with the source", func(Status) bool {

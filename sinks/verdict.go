@@ -134,7 +134,7 @@ func (a *attempt) heard(id event.ID, accepted bool, text string) {
 	} else {
 		a.applyLocked(f, j, text, now)
 		if a.trial {
-			s.poison.acquit()
+			s.poison.answered()
 		}
 	}
 	s.nudge()
