@@ -113,8 +113,7 @@ func (l *link) apply(cfg *config.Config, r roles) error {
 		l.setSource(nil)
 	}
 	if _, sink := l.roles(); sink != nil && r.sink == nil {
-		l.wire.Remove(sinkRole)
-		l.setSink(nil)
+		l.m.leaveSink(l, sink)
 	}
 	return nil
 }
@@ -124,15 +123,8 @@ func (l *link) fits(cfg *config.Config) bool {
 	return !l.over() && l.settings == cfg.Relay(l.url)
 }
 
-// over says whether the link has ended: given up, or left by its last role.
-func (l *link) over() bool {
-	select {
-	case <-l.stage.done:
-		return true
-	default:
-		return false
-	}
-}
+// over says whether the link has ended: given up, or left by its last role. The status says the same.
+func (l *link) over() bool { return l.wire.Status().State == relay.StateEnded }
 
 func (l *link) applySource(cfg *config.Config, c *config.Source) {
 	want, filters := wanted(cfg, c.Only, c.Except).Compile(), asked(cfg, c.Only)
@@ -179,6 +171,7 @@ func (l *link) applySink(cfg *config.Config, c *config.Sink) error {
 		now.SetRules(selection.Compile(), selectionKey(selection), allow)
 		return nil
 	}
+	l.m.awaitLeft(l.m.running, l.url)
 	a := l.m.o.Store.Archive
 	sink, err := sinks.New(sinks.Options{
 		URL: l.url, Want: selection.Compile(), FilterKey: selectionKey(selection), Allow: allow,
@@ -301,10 +294,12 @@ func (l *link) closeSource() {
 
 // drainSink lets the sink hear the answers to what is out; nothing new is sent.
 func (l *link) drainSink(ctx context.Context) {
-	_, sink := l.roles()
-	if sink == nil {
-		return
+	if _, sink := l.roles(); sink != nil {
+		l.drain(ctx, sink)
 	}
+}
+
+func (l *link) drain(ctx context.Context, sink *sinkRoleOf) {
 	if err := sink.Drain(ctx); err != nil {
 		l.log.Info().Msg("stopped before every answer came: what is unanswered is sent again by the next run")
 	}

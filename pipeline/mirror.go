@@ -50,7 +50,8 @@ type Mirror struct {
 	importing sync.WaitGroup  // imports under way
 
 	mu       sync.Mutex
-	links    map[string]*link // by URL
+	links    map[string]*link  // by URL
+	left     map[string]*stage // by URL: what is leaving it
 	imports  map[*importing]bool
 	imported []*importing // ended ones; Once only
 	closed   bool         // no more imports
@@ -74,7 +75,7 @@ func New(o Options) *Mirror {
 	return &Mirror{
 		o: o, log: o.Log, intake: in, since: o.Now(), begun: begun, state: report.Starting,
 		bigFrames: make(chan struct{}, bigFrames), failed: make(chan error, 1),
-		links: make(map[string]*link), imports: make(map[*importing]bool),
+		links: make(map[string]*link), left: make(map[string]*stage), imports: make(map[*importing]bool),
 	}
 }
 
@@ -114,7 +115,7 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 	errs = append(errs, log.wait(grace))
 	m.stopSinks(grace)
 	stopLinks()
-	errs = append(errs, m.waitLinks(), m.flush(base))
+	errs = append(errs, m.waitLinks(), m.waitLeaving(), m.flush(base))
 	// The index has been told of everything by now; it writes its last batches, or cannot and is brought up to the
 	// log at the next start.
 	index.cancel()
@@ -209,8 +210,7 @@ func (m *Mirror) Apply(cfg *config.Config) error {
 	want := plan(cfg)
 	m.each(func(l *link) {
 		if _, stays := want[l.url]; !stays || !l.fits(cfg) {
-			l.close()
-			m.setLink(l.url, nil)
+			m.leave(l)
 		}
 	})
 	// Side by side: a role may take seconds to leave its session, and the state commits all new ledgers at once.
@@ -236,6 +236,7 @@ func (m *Mirror) Apply(cfg *config.Config) error {
 func (m *Mirror) applyTo(url string, cfg *config.Config, r roles) error {
 	l := m.link(url)
 	if l == nil {
+		m.awaitLeft(m.running, url)
 		l = newLink(m, url, cfg.Relay(url), r)
 	}
 	if err := l.apply(cfg, r); err != nil {
