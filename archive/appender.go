@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"rebroadcastr/place"
@@ -13,11 +14,63 @@ import (
 
 // Run appends and syncs until Drain was called and everything handed over is durable, or until ctx ends: then it
 // writes what is queued if that goes without waiting, syncs once and returns. What could not be written or made
-// durable is an error.
+// durable is an error. A disk that does not answer then holds Run up for lastTry: its error is ErrStuck, the call that
+// waits in the kernel is left behind, and the Lock must not be given up before the process ends.
 func (a *Archive) Run(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- a.run(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	last := time.NewTimer(lastTry)
+	defer last.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-last.C:
+		return a.leave()
+	}
+}
+
+// lastTry is what the disk gets for the last writes and the last fsync of a stop that is cut short.
+const lastTry = 2 * time.Second
+
+// ErrStuck means that the disk has not answered: what was written and is not durable may be lost by a power cut. No
+// ledger, window or index speaks of it.
+var ErrStuck = errors.New("the disk does not answer")
+
+// leave ends a Run whose loops wait for the disk. Everything stays theirs but the queue.
+func (a *Archive) leave() error {
+	a.queue.close()
+	t := &a.tail
+	t.mu.Lock()
+	barriers, unsynced := slices.Clone(t.barriers), len(t.recs) // a second answer, later, is one that nobody reads
+	t.mu.Unlock()
+	items, lost := []item(nil), 0
+	for left := true; left; {
+		items, barriers, left = a.queue.take(items[:0], barriers)
+		lost += len(items)
+	}
+	for _, b := range barriers {
+		tell(b, ErrClosed)
+	}
+	err := fmt.Errorf("append: %w: %d events are written and not known to be durable, %d that were handed over are not written", ErrStuck, unsynced, lost)
+	a.waiting(err.Error())
+	return err
+}
+
+// run is Run without regard to a disk that does not answer.
+func (a *Archive) run(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic at the archive's end: %v\n%s", p, debug.Stack())
+		}
+	}()
 	stop, ended := make(chan struct{}), make(chan error, 1)
 	go func() { ended <- a.syncLoop(stop) }()
-	err := a.appendLoop(ctx)
+	err = a.appendLoop(ctx)
 	a.queue.close()
 	close(stop)
 	if serr := <-ended; serr != nil && !errors.Is(err, serr) {

@@ -343,6 +343,46 @@ func TestStopWhileTheDiskRefuses(t *testing.T) {
 	}
 }
 
+// An fsync that never returns holds a hard stop up for a moment only: it says what is not durable, every barrier is
+// answered, and what was durable is there for the next start.
+func TestStopWhileAnFsyncHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := &slowSync{disk: newDisk(), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+		r := start(t, archive.Options{Dir: "/a", FS: slow, Sync: time.Second})
+		r.append(upTo(5)...)
+		r.barrier()
+		slow.on.Store(true)
+		r.append(between(5, 10)...)
+		answer := make(chan error, 1)
+		if err := r.Barrier(t.Context(), answer); err != nil {
+			t.Fatal(err)
+		}
+		<-slow.entered
+		r.append(between(10, 15)...)
+		r.cancel()
+		r.end(archive.ErrStuck)
+		if err := <-r.done; !errors.Is(err, archive.ErrStuck) || !strings.Contains(err.Error(), "10 events") {
+			t.Errorf("Run ended with %v, want ErrStuck and how many are not durable", err)
+		}
+		if err := <-answer; !errors.Is(err, archive.ErrClosed) {
+			t.Errorf("the barrier was answered %v, want ErrClosed", err)
+		}
+		if err := r.Append(t.Context(), makeEvent(99, 0), originOf(99)); !errors.Is(err, archive.ErrClosed) {
+			t.Errorf("an Append after the end: %v, want ErrClosed", err)
+		}
+		if why := r.Status().Waiting; !strings.Contains(why, "does not answer") {
+			t.Errorf("the status says %q, want that the disk does not answer", why)
+		}
+		recs, _ := scan(t, slow.disk.cut(newRand(1)), "/a")
+		if len(recs) < 5 {
+			t.Errorf("after a power cut %d events are left, want the 5 that were durable", len(recs))
+		}
+		wantEvents(t, "durable", recs[:5], upTo(5))
+		close(slow.gate) // the kernel returns after all: what was left behind ends
+		time.Sleep(time.Second)
+	})
+}
+
 // A hard stop writes what is queued and syncs.
 func TestCancelKeepsWhatWasHandedOver(t *testing.T) {
 	d := newDisk()
