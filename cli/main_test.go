@@ -61,7 +61,11 @@ func TestSlips(t *testing.T) {
 const asProgram = "CLI_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
+	switch how := os.Getenv(asProgram); how {
+	case "":
+	case asPanicking, asHanging:
+		os.Exit(stopChild(how))
+	default:
 		os.Exit(Main(context.Background(), Process{
 			Args: os.Args, LookupEnv: os.LookupEnv, Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		}))

@@ -33,8 +33,12 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 	if err != nil {
 		return summary, err
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
-	defer func() { err = errors.Join(err, giveBack(cfg.Archive.Dir)) }() // while the lock is held
+	defer func() {
+		// What waits for a disk that does not answer may still write: the lock is the process's, to its very end.
+		if !errors.Is(err, archive.ErrStuck) {
+			err = errors.Join(err, giveBack(cfg.Archive.Dir), lock.Close())
+		}
+	}()
 
 	ctx, hurry, stopSignals := signals(p.ctx)
 	defer stopSignals()
@@ -70,13 +74,23 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 		h.notify(daemon.SdNotifyStopping)
 		log.Info().Stringer("grace", cfg.Grace).Msg("stopping; a second signal cuts it short")
 	})
-	err = m.Run(ctx, hurry)
-	stopping()
-	stopShow()
-	err = errors.Join(err, shown.wait())
-	summary = m.Status()
+	var done report.Status
+	var failed error
+	ran := spawn(command, func() error {
+		failed = m.Run(ctx, hurry)
+		stopping()
+		stopShow()
+		failed = errors.Join(failed, shown.wait())
+		done = m.Status()
+		failed = errors.Join(failed, store.Close())
+		return nil
+	})
+	if !ran.endsSoonAfter(hurry) {
+		return m.Status(), fmt.Errorf("%w: ended without waiting for it any longer; what is not durable is sent or fetched again by the next start", archive.ErrStuck)
+	}
+	summary = done
 	summary.Interrupt = o.Once && ctx.Err() != nil
-	err = errors.Join(err, store.Close())
+	err = errors.Join(failed, ran.wait())
 	if !o.Once && err == nil { // a one-shot command prints a summary
 		log.Info().Uint64("archived", summary.Archive.Added).Str("after", report.Span(summary.Now.Sub(summary.Since))).Msg("stopped")
 	}

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"runtime/debug"
+	"time"
 )
 
 // task is a goroutine that somebody waits for. A panic in it becomes its error.
@@ -30,4 +32,24 @@ func spawn(name string, f func() error) *task {
 func (t *task) wait() error {
 	<-t.done
 	return t.err
+}
+
+// hurryTime is what the end of everything gets after a second signal: the archive's last try (2 s) and the ledgers'.
+const hurryTime = 5 * time.Second
+
+// endsSoonAfter waits for the task to end, but once hurry has ended for hurryTime only.
+func (t *task) endsSoonAfter(hurry context.Context) bool {
+	select {
+	case <-t.done:
+		return true
+	case <-hurry.Done():
+	}
+	last := time.NewTimer(hurryTime)
+	defer last.Stop()
+	select {
+	case <-t.done:
+		return true
+	case <-last.C:
+		return false
+	}
 }

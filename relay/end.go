@@ -100,7 +100,10 @@ type PanicError struct {
 	Stack []byte
 }
 
-func (e *PanicError) Error() string { return fmt.Sprintf("panic in %s: %v", e.Where, e.Value) }
+// Error has the stack too: it is printed once, where the program ends, and without it nobody finds the cause.
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("panic in %s: %v\n%s", e.Where, e.Value, e.Stack)
+}
 
 // GaveUp is the end of a link that was told not to try for ever.
 type GaveUp struct {
