@@ -38,13 +38,13 @@ func stopChild(how string) int {
 	for _, url := range os.Args[3:] {
 		cfg.Sources = append(cfg.Sources, config.Source{URL: url, Enabled: true})
 	}
-	p := &program{ctx: context.Background(), stdout: os.Stdout, stderr: os.Stderr, version: "test"}
-	command, o := "run", pipeline.Options{Now: func() time.Time {
+	p := &program{ctx: context.Background(), stdout: os.Stdout, stderr: os.Stderr, version: "test", now: func() time.Time {
 		if _, err := os.Stat(filepath.Join(dir, "boom")); err == nil && calledBy("intake") {
 			panic("boom")
 		}
 		return time.Now()
 	}}
+	command, o := "run", pipeline.Options{}
 	if how == asHanging {
 		command, o = "import", pipeline.Options{Once: true, Feed: func(context.Context, *pipeline.Mirror) error {
 			fmt.Println("feeding")

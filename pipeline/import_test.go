@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -88,6 +89,37 @@ func TestRejectsThatNobodyReads(t *testing.T) {
 		t.Errorf("%d rejects were written after the import had returned", n-writes)
 	}
 }
+
+// A stop does not wait for someone who does not read the rejects, where that can be ended.
+func TestStopWhileNobodyReadsTheRejects(t *testing.T) {
+	r := begin(t, testConfig(t, nil, nil), Options{})
+	r.running()
+	w := &interruptWriter{writes: make(chan struct{}, 1), interrupted: make(chan struct{})}
+	imported := make(chan error, 1)
+	go func() {
+		_, err := r.m.Import(t.Context(), io.MultiReader(strings.NewReader("bad line\n"), never{t.Context()}), false, w)
+		imported <- err
+	}()
+	<-w.writes
+	r.stop()
+	if err := <-imported; err == nil {
+		t.Error("an import that was cut short: nil, want an error")
+	}
+}
+
+// interruptWriter is a writer that waits for Interrupt.
+type interruptWriter struct {
+	writes      chan struct{}
+	interrupted chan struct{}
+}
+
+func (w *interruptWriter) Write([]byte) (int, error) {
+	w.writes <- struct{}{}
+	<-w.interrupted
+	return 0, os.ErrDeadlineExceeded
+}
+
+func (w *interruptWriter) Interrupt() { close(w.interrupted) }
 
 // never is a reader that waits until ctx ends.
 type never struct{ ctx context.Context }

@@ -45,7 +45,8 @@ const tooLong event.Reason = "too long"
 // Import takes JSONL through the stages: bare events, or relay messages that hold one. Bad lines are counted, written
 // to refused (one JSON object each, may be nil) and passed over. It returns once everything that came is durable. When
 // ctx ends or the Mirror stops it returns too, even while a Read of lines waits: that one is left to the owner of lines,
-// who closes it. refused is not used after the return.
+// who closes it. refused is not used after the return; a Write that waits for its reader is waited for, unless refused has
+// an Interrupt to end that with.
 func (m *Mirror) Import(ctx context.Context, lines io.Reader, noDeliver bool, refused io.Writer) (report.Source, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -64,6 +65,9 @@ func (m *Mirror) Import(ctx context.Context, lines io.Reader, noDeliver bool, re
 		defer cancel()
 		return out.run(ctx)
 	})
+	if w, ok := refused.(interface{ Interrupt() }); ok {
+		defer context.AfterFunc(ctx, w.Interrupt)()
+	}
 	err := m.feed(ctx, i.door, interruptible(ctx, lines), out)
 	answer, barrierErr := m.intake.Barrier(ctx)
 	if barrierErr == nil {

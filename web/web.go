@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -103,7 +104,7 @@ func importLines(w http.ResponseWriter, req *http.Request, imp Importer) {
 	}
 	w.Header().Set("Content-Type", "application/jsonl")
 	out := json.NewEncoder(w)
-	done, err := imp.Import(req.Context(), req.Body, req.URL.Query().Has("no-deliver"), rejectWriter{out, rc})
+	done, err := imp.Import(req.Context(), req.Body, req.URL.Query().Has("no-deliver"), &rejectWriter{out: out, rc: rc})
 	if derr := rc.SetWriteDeadline(time.Now().Add(rejectTime)); err == nil {
 		err = derr
 	}
@@ -119,19 +120,44 @@ func importLines(w http.ResponseWriter, req *http.Request, imp Importer) {
 type rejectWriter struct {
 	out *json.Encoder
 	rc  *http.ResponseController
+
+	mu   sync.Mutex
+	last time.Time // no Write goes on beyond it; zero: not interrupted
 }
 
-// rejectTime is how long a client may leave a refused line unread before its import is given up.
-const rejectTime = 10 * time.Second
+// How long a client may leave a refused line unread before its import is given up, and when the daemon stops.
+const (
+	rejectTime = 10 * time.Second
+	stopTime   = time.Second
+)
 
-func (r rejectWriter) Write(p []byte) (int, error) {
-	if err := r.rc.SetWriteDeadline(time.Now().Add(rejectTime)); err != nil {
+func (r *rejectWriter) Write(p []byte) (int, error) {
+	if err := r.allow(); err != nil {
 		return 0, err
 	}
 	if err := r.out.Encode(ImportLine{Reject: json.RawMessage(p)}); err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+func (r *rejectWriter) allow() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	until := time.Now().Add(rejectTime)
+	if !r.last.IsZero() {
+		until = r.last
+	}
+	return r.rc.SetWriteDeadline(until)
+}
+
+// Interrupt gives what is being written stopTime: a client that does not read holds up no stop.
+func (r *rejectWriter) Interrupt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last = time.Now().Add(stopTime)
+	// A connection that has gone needs no deadline.
+	_ = r.rc.SetWriteDeadline(r.last)
 }
 
 func health(w http.ResponseWriter, s report.Status) {

@@ -216,6 +216,43 @@ func TestImport(t *testing.T) {
 }
 
 // A listener that fails by itself ends Serve with an error.
+// stopping imports refuse lines until a write fails; the stop comes when the client reads no more.
+type stopping struct {
+	daemon
+	wrote chan int
+}
+
+func (d *stopping) Import(_ context.Context, _ io.Reader, _ bool, rejects io.Writer) (done report.Source, err error) {
+	line := `{"reason":"` + strings.Repeat("x", 1<<16) + `"}` + "\n"
+	n := 0
+	for ; err == nil; n++ {
+		if n == 2 { // as the pipeline does it, while a write waits or soon will
+			rejects.(interface{ Interrupt() }).Interrupt()
+		}
+		_, err = io.WriteString(rejects, line)
+	}
+	d.wrote <- n
+	return done, err
+}
+
+// TestImportIsInterrupted: a client that does not read what was refused cannot hold up a stop.
+func TestImportIsInterrupted(t *testing.T) {
+	d := &stopping{*running(), make(chan int, 1)}
+	s := httptest.NewServer(web.Control(d, d))
+	defer s.Close()
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST /control/import HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n{}\n"); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-d.wrote; n < 3 { // it ends at all: what is in the way is the kernel's buffers, some MB
+		t.Errorf("%d lines were tried, want some", n)
+	}
+}
+
 func TestServeFails(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
