@@ -220,6 +220,16 @@ func (a *Archive) Reader(from place.Place) *Reader {
 	return r
 }
 
+// Where tells people where a line is: the file of its segment's text (sealed: with .zst behind it), and its offset there in bytes
+// of text. false: there is no such segment.
+func (a *Archive) Where(p place.Place) (segment string, offset int64, ok bool) {
+	s, _, ok, _ := a.shelf.look(p.Segment(), false) // a shelf's look does not fail
+	if !ok || s.number != p.Segment() {
+		return "", 0, false
+	}
+	return s.text(), int64(p.Offset()), true
+}
+
 // Low reports whether the filesystem has less than min_free: nothing that writes may write.
 func (a *Archive) Low() bool { return a.room.low.Load() }
 

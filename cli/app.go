@@ -90,6 +90,7 @@ func (p *program) app() *cli.App {
 		Reader:    p.stdin,
 		Commands: append([]*cli.Command{
 			p.runCommand(), p.backfillCommand(), p.exportCommand(), p.importCommand(), p.reindexCommand(), p.statusCommand(),
+			p.explainCommand(), p.retryCommand(), p.pauseCommand(), p.resumeCommand(), p.forgetCommand(),
 			p.configCommand(), p.versionCommand(),
 		}, laterCommands()...),
 		HideVersion:               true, // there is a command
@@ -125,8 +126,7 @@ func (p *program) load(c *cli.Context) (*config.Config, error) {
 // later are commands that interface promises and that are not there yet, with what they are for.
 var later = map[string]string{
 	"deliver": "archive → sinks, once", "verify": "check the archive", "backup": "copy the archive", "audit": "which relay lacks which archived events",
-	"explain": "the whole story of one event", "retry": "send refused events again", "reload": "read the config again", "pause": "pause a relay",
-	"resume": "resume a relay", "reconcile": "find late and missed events", "forget": "forget a sink's ledger", "relay": "what a relay says of itself",
+	"reload": "read the config again", "reconcile": "find late and missed events", "relay": "what a relay says of itself",
 	"completion": "shell completion",
 }
 

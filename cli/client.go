@@ -10,8 +10,10 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -122,8 +124,94 @@ func (d *daemonClient) do(ctx context.Context, method, path string, body io.Read
 	case err != nil:
 		return nil, dialError(err)
 	case resp.StatusCode != http.StatusOK:
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10)) // part of an error already
-		return nil, errors.Join(fmt.Errorf("ask the daemon: %s: %s", resp.Status, text), resp.Body.Close())
+		return nil, errors.Join(refusal(resp), resp.Body.Close())
 	}
 	return resp.Body, nil
+}
+
+// refusal is the error of an answer that is not 200.
+func refusal(resp *http.Response) error {
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10)) // part of an error already
+	var p web.Problem
+	if json.Unmarshal(text, &p) != nil || p.Error == "" {
+		return fmt.Errorf("ask the daemon: %s: %s", resp.Status, text)
+	}
+	why := map[int]report.Why{
+		http.StatusBadRequest: report.Malformed, http.StatusNotFound: report.Absent, http.StatusConflict: report.Conflict,
+		http.StatusServiceUnavailable: report.NotReady,
+	}
+	if w, ok := why[resp.StatusCode]; ok {
+		return report.Refuse(w, "%s", p.Error)
+	}
+	return errors.New(p.Error)
+}
+
+// call asks for one JSON value.
+func call[T any](ctx context.Context, d *daemonClient, method, path string, query url.Values) (v T, err error) {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	body, err := d.do(ctx, method, path, nil)
+	if err != nil {
+		return v, err
+	}
+	defer func() { err = errors.Join(err, body.Close()) }()
+	if err := json.NewDecoder(body).Decode(&v); err != nil {
+		return v, fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return v, nil
+}
+
+// Explain and the methods after it are the daemon's own; they may take as long as it takes.
+func (d *daemonClient) Explain(ctx context.Context, id string) (report.Story, error) {
+	return call[report.Story](ctx, d, http.MethodGet, "/api/explain", url.Values{"id": {id}})
+}
+
+func (d *daemonClient) Relay(name string) (report.Relay, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	return call[report.Relay](ctx, d, http.MethodGet, "/api/relay", url.Values{"url": {name}})
+}
+
+func (d *daemonClient) Rejected(ctx context.Context, sink string, limit int, fn func(report.Rejected) error) (err error) {
+	query := url.Values{"sink": {sink}, "limit": {strconv.Itoa(limit)}}
+	body, err := d.do(ctx, http.MethodGet, "/api/rejected?"+query.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, body.Close()) }()
+	dec := json.NewDecoder(bufio.NewReader(body))
+	for {
+		var line struct {
+			report.Rejected
+			web.Problem
+		}
+		switch err := dec.Decode(&line); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read the daemon's answer: %w", err)
+		case line.Error != "":
+			return errors.New(line.Error)
+		}
+		if err := fn(line.Rejected); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *daemonClient) Retry(ctx context.Context, sink, reason, id string) (report.Retried, error) {
+	return call[report.Retried](ctx, d, http.MethodPost, "/control/retry", url.Values{"sink": {sink}, "reason": {reason}, "id": {id}})
+}
+
+func (d *daemonClient) Pause(relay string) (report.Held, error) {
+	return call[report.Held](context.Background(), d, http.MethodPost, "/control/pause", url.Values{"relay": {relay}})
+}
+
+func (d *daemonClient) Resume(relay string) (report.Held, error) {
+	return call[report.Held](context.Background(), d, http.MethodPost, "/control/resume", url.Values{"relay": {relay}})
+}
+
+func (d *daemonClient) Forget(sink string) (report.Forgotten, error) {
+	return call[report.Forgotten](context.Background(), d, http.MethodPost, "/control/forget", url.Values{"sink": {sink}})
 }

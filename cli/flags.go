@@ -133,7 +133,7 @@ func backfillFlags() []cli.Flag {
 
 // laterFlags are promised and not there yet; as unknown flags they would look like typing mistakes.
 var laterFlags = []string{
-	"watch", "dry-run", "follow", "cursor", "latest", "format", "rejected", "gaps", "subscriptions", "expanded", "online", "quick", "repair", "fix", "fetch",
+	"watch", "dry-run", "follow", "cursor", "latest", "format", "gaps", "subscriptions", "expanded", "online", "quick", "repair", "fix", "fetch",
 }
 
 // span is a flag's duration, with days and weeks.
@@ -160,6 +160,9 @@ func giveUp(c *cli.Context) time.Duration {
 	return defaultGiveUp
 }
 
+// own are flags that mean something else to a command than to the config.
+var own = map[string][]string{"retry": {"sink", "id"}, "forget": {"sink"}}
+
 // inputs are what the command line gives to config.
 func inputs(c *cli.Context, lookup func(string) (string, bool), now time.Time) config.Inputs {
 	in := config.Inputs{Command: c.Command.Name, Flags: make(map[string][]string), Env: lookup, Now: now}
@@ -168,7 +171,7 @@ func inputs(c *cli.Context, lookup func(string) (string, bool), now time.Time) c
 	}
 	for _, f := range c.Command.Flags {
 		name := f.Names()[0]
-		if !configured(name) || !c.IsSet(name) {
+		if !configured(name) || !c.IsSet(name) || slices.Contains(own[c.Command.Name], name) {
 			continue
 		}
 		switch f.(type) {

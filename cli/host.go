@@ -65,9 +65,9 @@ func (h *host) Status() report.Status {
 
 // Import hands lines to the running mirror.
 func (h *host) Import(ctx context.Context, lines io.Reader, noDeliver bool, rejects io.Writer) (report.Source, error) {
-	m := h.mirror.Load()
-	if m == nil {
-		return report.Source{}, fmt.Errorf("not ready yet: %s", *h.doing.Load())
+	m, err := h.ready()
+	if err != nil {
+		return report.Source{}, err
 	}
 	return m.Import(ctx, lines, noDeliver, rejects)
 }
@@ -158,7 +158,7 @@ func (h *host) serve(ctx context.Context, lock *archive.LockFile) (stop func() e
 		return nil, err
 	}
 	addresses := []string{control.Addr().String()}
-	running = append(running, spawn("control socket", func() error { return web.Serve(ctx, control, web.Control(h, h), webGrace) }))
+	running = append(running, spawn("control socket", func() error { return web.Serve(ctx, control, web.Control(h, h, h), webGrace) }))
 	tcp, err := h.listenTCP()
 	if err != nil {
 		return nil, errors.Join(err, stop())

@@ -121,6 +121,19 @@ func ParseID(text string) (id event.ID, err error) {
 	return event.ParseID(digits)
 }
 
+// EventID is ParseID for who names an event by itself: its errors say what was said and what is wrong with it, a private key apart.
+func EventID(text string) (event.ID, error) {
+	id, err := ParseID(text)
+	var other errOther
+	switch {
+	case errors.As(err, &other):
+		err = fmt.Errorf("%s: that is %s, not an event", Redact(brief(bare(text))), article(string(other)))
+	case err != nil:
+		err = fmt.Errorf("%s: %w", Redact(brief(bare(text))), err)
+	}
+	return id, err
+}
+
 func checkHex(digits, what string) error {
 	if strings.Contains(digits, "@") {
 		return errors.New("a NIP-05 name can change hands; say the npub")

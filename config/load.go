@@ -32,6 +32,7 @@ var rules = map[string]rule{
 	"export":   {selectionFlags: true},
 	"import":   {selectionFlags: true, fileSelection: true, files: true},
 	"check":    {sources: true, relayFlags: true, selectionFlags: true, mustName: true, fileSelection: true, listens: true, files: true},
+	"explain":  {fileSelection: true, files: true},
 	"show":     {relayFlags: true, selectionFlags: true, fileSelection: true, listens: true},
 }
 

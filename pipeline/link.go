@@ -13,8 +13,6 @@ import (
 
 	"rebroadcastr/config"
 	"rebroadcastr/event"
-	"rebroadcastr/place"
-	"rebroadcastr/policy"
 	"rebroadcastr/relay"
 	"rebroadcastr/report"
 	"rebroadcastr/sinks"
@@ -162,22 +160,16 @@ func (r *sourceRoleOf) asksFor(filters []event.Filter, h config.History) bool {
 }
 
 func (l *link) applySink(cfg *config.Config, c *config.Sink) error {
-	selection := wanted(cfg, c.Only, c.Except)
-	allow, err := policy.NewAllow(c.Send)
+	o, err := l.m.sinkOptions(cfg, c)
 	if err != nil {
-		return fmt.Errorf("sink %s: %w", l.url, err)
+		return err
 	}
 	if _, now := l.roles(); now != nil {
-		now.SetRules(selection.Compile(), selectionKey(selection), allow)
+		now.SetRules(o.Want, o.FilterKey, o.Allow)
 		return nil
 	}
 	l.m.awaitLeft(l.m.running, l.url)
-	a := l.m.o.Store.Archive
-	sink, err := sinks.New(sinks.Options{
-		URL: l.url, Want: selection.Compile(), FilterKey: selectionKey(selection), Allow: allow,
-		Start: sinks.Start(c.Start), State: l.m.o.Store.State, Settings: cfg.Relay(l.url), Now: l.m.o.Now, Log: l.m.log,
-		Open: func(from place.Place) (sinks.Reader, error) { return a.Reader(from), nil }, End: a.End,
-	})
+	sink, err := sinks.New(o)
 	if err != nil {
 		return fmt.Errorf("open sink %s: %w", l.url, err)
 	}
@@ -215,6 +207,12 @@ func (l *link) start(ctx context.Context) {
 				source.end()
 			}
 		}()
+		if held := l.wire.Status().Held; l.m.o.Once && !held.IsZero() {
+			text := "left out: " + heldText(l.url, held)
+			l.gaveUp.Store(&text)
+			l.log.Warn().Msg(text)
+			return nil
+		}
 		err := l.wire.Run(ctx)
 		var gave *relay.GaveUp
 		if errors.As(err, &gave) {

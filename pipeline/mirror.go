@@ -49,6 +49,9 @@ type Mirror struct {
 	running   context.Context // the links' parent while links may join; else nil
 	importing sync.WaitGroup  // imports under way
 
+	asked     context.Context // parent of what operators ask for that may last
+	stopAsked context.CancelFunc
+
 	mu       sync.Mutex
 	links    map[string]*link  // by URL
 	left     map[string]*stage // by URL: what is leaving it
@@ -72,7 +75,9 @@ func New(o Options) *Mirror {
 		in.shards = append(in.shards, newShard(o.Store.Index, o.Store.Archive, b, in.closed))
 	}
 	_, begun := o.Store.Archive.End()
+	asked, stopAsked := context.WithCancel(context.Background())
 	return &Mirror{
+		asked: asked, stopAsked: stopAsked,
 		o: o, log: o.Log, intake: in, since: o.Now(), begun: begun, state: report.Starting,
 		bigFrames: make(chan struct{}, bigFrames), failed: make(chan error, 1),
 		links: make(map[string]*link), left: make(map[string]*stage), imports: make(map[*importing]bool),
@@ -102,6 +107,7 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 	m.setState(report.Stopping)
 	m.log.Debug().Err(err).Msg("stopping")
 
+	m.stopAsked()
 	m.refuseLinks()
 	grace, cancel := context.WithTimeout(hurry, m.config().Grace)
 	defer cancel()
@@ -238,6 +244,13 @@ func (m *Mirror) applyTo(url string, cfg *config.Config, r roles) error {
 	if l == nil {
 		m.awaitLeft(m.running, url)
 		l = newLink(m, url, cfg.Relay(url), r)
+		held, err := pausedSince(m.o.Store.State, url)
+		if err != nil {
+			return err
+		}
+		if !held.IsZero() {
+			l.wire.Pause(held)
+		}
 	}
 	if err := l.apply(cfg, r); err != nil {
 		return err

@@ -20,7 +20,9 @@ func (l *link) report(s *report.Status) {
 	if source != nil {
 		row := l.sourceRow(source, w)
 		s.Sources = append(s.Sources, row)
-		l.problem(s, "source", row.Note)
+		if w.Held.IsZero() { // it is as the operator wants it
+			l.problem(s, "source", row.Note)
+		}
 	}
 	if sink != nil {
 		st := sink.Status()
@@ -36,9 +38,35 @@ func (l *link) report(s *report.Status) {
 		} else if k.Note == "" && k.State != report.Connected {
 			k.Note = w.LastError
 		}
-		l.problem(s, "sink", k.Note)
+		switch {
+		case st.Paused != "":
+			k.Note = l.resumable(k.Note, "probed daily, or")
+		case k.State == report.Paused:
+			k.Note = l.resumable(k.Note, "to try now")
+		}
+		if !w.Held.IsZero() {
+			k.State, k.Since, k.Next, k.Note = report.Paused, w.Held, time.Time{}, l.heldNote(w)
+		} else {
+			l.problem(s, "sink", k.Note)
+		}
 		s.Sinks = append(s.Sinks, k)
 	}
+}
+
+// resumable adds to the note of a pause how an operator ends it.
+func (l *link) resumable(note, how string) string {
+	if l.m.o.Once || note == "" {
+		return note
+	}
+	return fmt.Sprintf("%s; %s: rebroadcastr resume %s", note, how, l.url)
+}
+
+// heldNote is the note of a relay that the operator has paused; a one-shot command leaves it out.
+func (l *link) heldNote(w relay.LinkStatus) string {
+	if why := l.gaveUp.Load(); why != nil {
+		return *why
+	}
+	return heldText(l.url, w.Held)
 }
 
 // problem adds what an operator should look at: a daemon's relay that cannot be reached, or that wants something.
@@ -58,6 +86,12 @@ func (l *link) sourceRow(source *sourceRoleOf, w relay.LinkStatus) report.Source
 		if role.Name == sourceRole && role.Reason != "" {
 			r.State, r.Next, r.Note = report.Paused, role.Until, role.Reason
 		}
+	}
+	if r.State == report.Paused {
+		r.Note = l.resumable(r.Note, "to try now")
+	}
+	if !w.Held.IsZero() {
+		r.State, r.Since, r.Next, r.Note = report.Paused, w.Held, time.Time{}, l.heldNote(w)
 	}
 	r.Complete, r.CompleteNote = report.Complete(f.Complete.String()), f.Text
 	if f.Proven && f.ProvenBack > 0 {

@@ -154,7 +154,12 @@ func (l *Link) settle(o outcome) (end *End, err error) {
 		return stalled, nil
 	}
 	var pause *Pause
-	if errors.As(o.err, &pause) { // also at the session's end: auth-required, say, and then a close
+	asks, woken := errors.As(o.err, &pause), e.woken
+	e.woken = false
+	if asks && woken && !pause.Alone {
+		return nil, nil
+	}
+	if asks { // also at the session's end: auth-required, say, and then a close
 		e.until, e.reason = time.Now().Add(pause.For), clean(pause.Reason)
 		if pause.Alone {
 			e.alone = cmp.Or(e.reason, e.name)

@@ -106,3 +106,19 @@ func TestResumeEndsWaits(t *testing.T) {
 		recv(t, "the role again", served)
 	})
 }
+
+// A role that is on its way out of Serve with a pause when Resume comes is not left alone all the same.
+func TestResumeMeetsAPauseUnderWay(t *testing.T) {
+	r := relaytest.New(t, relaytest.Script{})
+	served, leave := make(chan string, 2), make(chan struct{})
+	l := run(t, r.URL, quick(), roleFunc(func(ctx context.Context, s *relay.Session) error {
+		offer(served, "served")
+		<-leave
+		return &relay.Pause{For: time.Hour, Reason: "auth-required: who are you"}
+	}))
+	recv(t, "the role", served)
+	l.Resume()
+	close(leave)
+	recv(t, "the role again", served)
+	l.until(t, "the second pause", func(s relay.LinkStatus) bool { return s.State == relay.StatePaused })
+}

@@ -22,6 +22,7 @@ type Status struct {
 	Sinks     []Sink    `json:"sinks"`
 	Problems  []string  `json:"problems"`
 	Interrupt bool      `json:"interrupted,omitempty"`
+	Relay     *Relay    `json:"relay,omitempty"` // where one relay was asked about: what is behind its rows
 }
 
 // MarshalJSON writes lists that are empty as [], never as null: jq cannot iterate over that.

@@ -26,6 +26,7 @@ import (
 // Reporter tells how the daemon stands. It is asked for every request, also while the daemon is still starting.
 type Reporter interface {
 	Status() report.Status
+	Teller
 }
 
 // Importer takes JSONL through the stages of the running daemon.
@@ -35,14 +36,15 @@ type Importer interface {
 	Import(ctx context.Context, lines io.Reader, noDeliver bool, rejects io.Writer) (report.Source, error)
 }
 
-// ReadOnly is what TCP and the control socket share: /healthz, /api/status, /metrics. Other methods than GET and
-// HEAD are refused.
+// ReadOnly is what TCP and the control socket share: /healthz, /metrics and what is below /api. Other methods than GET
+// and HEAD are refused.
 func ReadOnly(r Reporter) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{r})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { health(w, r.Status()) })
 	mux.HandleFunc("GET /api/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, r.Status()) })
+	tell(mux, r)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -79,12 +81,13 @@ func WithToken(h http.Handler, token string) http.Handler {
 }
 
 // Control is the control socket's mux: ReadOnly and the requests that change something.
-func Control(r Reporter, imp Importer) http.Handler {
+func Control(r Reporter, imp Importer, op Operator) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", ReadOnly(r))
 	mux.HandleFunc("POST /control/import", func(w http.ResponseWriter, req *http.Request) {
 		importLines(w, req, imp)
 	})
+	operate(mux, op)
 	return mux
 }
 

@@ -90,14 +90,14 @@ func TestHealth(t *testing.T) {
 
 func TestReadOnly(t *testing.T) {
 	h := web.ReadOnly(running())
-	for _, path := range []string{"/", "/healthz", "/api/status", "/metrics"} {
+	for _, path := range []string{"/", "/healthz", "/api/status", "/metrics", "/api/explain?id=1", "/api/relay?url=a", "/api/rejected?limit=2"} {
 		for method, want := range map[string]int{"GET": 200, "HEAD": 200, "POST": 405, "PUT": 405, "DELETE": 405} {
 			if w := do(h, method, path, ""); w.Code != want {
 				t.Errorf("%s %s: %d, want %d", method, path, w.Code, want)
 			}
 		}
 	}
-	for _, path := range []string{"/control/import", "/debug/pprof/", "/nothing"} {
+	for _, path := range []string{"/control/import", "/control/retry", "/control/pause", "/control/resume", "/control/forget", "/debug/pprof/", "/nothing"} {
 		if w := do(h, "GET", path, ""); w.Code != 404 {
 			t.Errorf("GET %s: %d, want 404", path, w.Code)
 		}
@@ -173,7 +173,7 @@ func TestImport(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	d := running()
-	go func() { served <- web.Serve(ctx, ln, web.Control(d, d), time.Second) }()
+	go func() { served <- web.Serve(ctx, ln, web.Control(d, d, d), time.Second) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}}}
