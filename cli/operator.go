@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -111,15 +110,15 @@ func (p *program) atDesk(c *cli.Context, f func(ctx context.Context, cfg *config
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	defer func() { err = errors.Join(err, giveBack(cfg.Archive.Dir)) }() // while the lock is held
-	if err := newHost(cfg, log, p.version).room(ctx, false); err != nil {
+	if err := newHost(cfg, log, p.version, p.now).room(ctx, false); err != nil {
 		return err
 	}
-	store, err := pipeline.OpenStore(ctx, cfg, log, time.Now, func(what string) { log.Info().Msg(what) })
+	store, err := pipeline.OpenStore(ctx, cfg, log, p.now, func(what string) { log.Info().Msg(what) })
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	return usageOf(f(ctx, cfg, pipeline.New(pipeline.Options{Config: cfg, Store: store, Version: p.version, Log: log})))
+	return usageOf(f(ctx, cfg, pipeline.New(pipeline.Options{Config: cfg, Store: store, Version: p.version, Now: p.now, Log: log})))
 }
 
 // usageOf gives an operator's request that cannot be done its exit code.

@@ -27,7 +27,7 @@ type entry struct {
 	after  chan struct{} // closed when the role that this one replaces has been left; nil: none
 	until  time.Time     // paused
 	reason string
-	woken  bool // while serving: the next pause is the one that wake has just ended
+	woken  bool                    // while serving: the next pause is the one that wake has just ended
 	cancel context.CancelCauseFunc // while serving
 	left   chan struct{}           // while serving: closed when Serve has returned and no handler runs
 	alone  string                  // why it wants a session of its own; "": it does not

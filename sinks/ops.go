@@ -43,21 +43,27 @@ var ErrNoLedger = errors.New("no ledger")
 func Look(o Options) (*Sink, error) {
 	o = o.filled()
 	err := o.State.View(func(tx *state.Tx) error {
-		b := tx.Bucket(sinksBucket, o.URL)
-		if b == nil {
+		if tx.Bucket(sinksBucket, o.URL) == nil {
 			return ErrNoLedger
 		}
-		_, _, err := decodeRecord(b.Get(recordKey))
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the ledger of %s: %w", o.URL, err)
 	}
-	l, _, err := openLedger(o.State, o.URL, mark{}, 0, "")
-	if err != nil {
+	l, lost, err := openLedger(untouched{o.State}, o.URL, mark{}, 0, "")
+	if err = cmp.Or(lost, err); err != nil {
 		return nil, err
 	}
+	l.db = o.State
 	return o.over(l), nil
+}
+
+// untouched keeps a damaged ledger from being started anew by who only looks at it.
+type untouched struct{ State }
+
+func (untouched) Update(func(*state.Tx) error) error {
+	return errors.New("it cannot be read")
 }
 
 // Fate is what became of an event at a sink.

@@ -15,6 +15,7 @@ import (
 	"rebroadcastr/record"
 	"rebroadcastr/relay"
 	"rebroadcastr/relaytest"
+	"rebroadcastr/state"
 )
 
 // rec is the record of the log's n-th event.
@@ -126,6 +127,26 @@ func TestLookMakesNothing(t *testing.T) {
 	}
 	if urls, err := Ledgers(r.db); err != nil || len(urls) != 1 || urls[0] != r.o.URL {
 		t.Errorf("ledgers: %v, %v; want %s", urls, err, r.o.URL)
+	}
+}
+
+// A ledger that cannot be read is left for the run that says so.
+func TestLookAtADamagedLedger(t *testing.T) {
+	r := newRig(t, relaytest.Script{})
+	bad := []byte("not a record")
+	if err := r.db.Update(func(tx *state.Tx) error { return tx.Bucket(sinksBucket, r.o.URL).Put(recordKey, bad) }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Look(r.o); err == nil || !strings.Contains(err.Error(), "cannot be read") {
+		t.Errorf("look at a damaged ledger: %v, want an error", err)
+	}
+	if err := r.db.View(func(tx *state.Tx) error {
+		if got := tx.Bucket(sinksBucket, r.o.URL).Get(recordKey); string(got) != string(bad) {
+			t.Errorf("the ledger is now %q, want it as it was", got)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
