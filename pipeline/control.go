@@ -281,6 +281,7 @@ func (m *Mirror) Retry(ctx context.Context, name, reason, id string) (report.Ret
 	defer stop()
 	m.applying.Lock() // no sink may come to run on a ledger that is changed here
 	defer m.applying.Unlock()
+	m.awaitLeft(ctx, relayURL)
 	r := report.Retried{Sink: relayURL, Offered: make(map[string]uint64)}
 	sink, _, rules, err := m.sinkOf(relayURL)
 	if err != nil {
@@ -360,6 +361,7 @@ func (m *Mirror) Forget(name string) (report.Forgotten, error) {
 	if running {
 		return f, report.Refuse(report.Conflict, "%s is a sink of the running config: remove it first (reload)", relayURL)
 	}
+	m.awaitLeft(m.asked, relayURL) // else it would write its ledger anew
 	urls, err := sinks.Ledgers(m.o.Store.State)
 	if err != nil {
 		return f, err
