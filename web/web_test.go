@@ -238,7 +238,7 @@ func (d *stopping) Import(_ context.Context, _ io.Reader, _ bool, rejects io.Wri
 // TestImportIsInterrupted: a client that does not read what was refused cannot hold up a stop.
 func TestImportIsInterrupted(t *testing.T) {
 	d := &stopping{*running(), make(chan int, 1)}
-	s := httptest.NewServer(web.Control(d, d))
+	s := httptest.NewServer(web.Control(d, d, d))
 	defer s.Close()
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
 	if err != nil {
