@@ -56,6 +56,7 @@ type delivery struct {
 	id      event.ID
 	author  event.PubKey
 	created int64
+	lesson  lesson
 	frame   []byte
 }
 
@@ -185,7 +186,7 @@ func (a *attempt) step(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	room := s.window.now
-	if s.paused != "" {
+	if s.paused != "" || a.waryLocked() {
 		room = 1 // a probe
 	}
 	if back := a.comeBackLocked(now); !back.IsZero() {
@@ -234,6 +235,17 @@ func (a *attempt) passEnd(now time.Time) time.Duration {
 	}
 	a.s.ledger.Pass(a.ended)
 	return longest
+}
+
+// waryLocked says that the relay has taken nothing from us yet and says of itself (NIP-11) that it does not take from everybody.
+// Many that say so take some events of anybody, so the answers decide, but they are asked for one at a time: the first
+// auth-required:, or the first twenty refusals, pause the sink, and a whole window was not spent on them.
+func (a *attempt) waryLocked() bool {
+	if a.s.accepted {
+		return false
+	}
+	l := a.sess.Info().Limits
+	return l.AuthRequired || l.PaymentRequired || l.RestrictedWrites
 }
 
 func (a *attempt) fitsLocked(d *delivery) bool {
@@ -388,7 +400,7 @@ func (a *attempt) act(it item, rec *record.Record, v decision) error {
 		a.s.ledger.Reject(it, Rejected{ID: rec.Event.ID, Prefix: v.reject, Text: v.reason, Time: a.s.now()})
 		a.release(it)
 	default:
-		a.hand = &delivery{it, rec.Event.ID, rec.Event.PubKey, rec.Event.CreatedAt, frame(rec)}
+		a.hand = &delivery{it, rec.Event.ID, rec.Event.PubKey, rec.Event.CreatedAt, v.lesson, frame(rec)}
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ type flight struct {
 	id      event.ID
 	author  event.PubKey
 	created int64
+	lesson  lesson
 	bytes   int
 	sent    time.Time
 	start   time.Time     // of the wait for its OK
@@ -32,7 +33,7 @@ type flight struct {
 func (a *attempt) launchLocked(d *delivery, now time.Time) *flight {
 	a.seq++
 	f := &flight{
-		item: d.item, seq: a.seq, id: d.id, author: d.author, created: d.created, bytes: len(d.frame),
+		item: d.item, seq: a.seq, id: d.id, author: d.author, created: d.created, lesson: d.lesson, bytes: len(d.frame),
 		sent: now, start: now, stalled: a.sess.Stalled(),
 	}
 	f.element = a.order.PushBack(f)
@@ -109,7 +110,12 @@ func (a *attempt) sendControl(ctx context.Context, not uint64) error {
 	if err != nil {
 		return err
 	}
-	if !ok || at.Ordinal == not || s.decide(&rec, a.sess) != (decision{}) {
+	sends := false
+	if ok {
+		v := s.decide(&rec, a.sess)
+		sends = v.sends()
+	}
+	if !sends || at.Ordinal == not {
 		s.ledger.DropControl(at) // gone, offered again, or not to be sent any more
 		return errNoControl
 	}

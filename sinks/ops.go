@@ -186,6 +186,9 @@ func (s *Sink) Retry(ctx context.Context, reason string) (Retried, error) {
 	match := func(r Rejected) bool {
 		return strings.HasPrefix(r.Prefix, strings.TrimSuffix(reason, ":")) || strings.HasPrefix(r.Text, reason)
 	}
+	s.mu.Lock()
+	s.limits = limits{} // ask the relay again, not what it said before
+	s.mu.Unlock()
 	for next, more := uint64(0), true; more; {
 		if err := ctx.Err(); err != nil {
 			return done, err
@@ -228,6 +231,7 @@ func (s *Sink) RetryOne(rec *record.Record) (was Fate, err error) {
 func (s *Sink) retryOne(rec *record.Record) (Fate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.limits = limits{}
 	tr, err := s.ledger.Trace(rec.Ordinal)
 	switch {
 	case err != nil:

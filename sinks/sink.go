@@ -89,6 +89,7 @@ type Sink struct {
 	now      func() time.Time
 	window   window
 	poison   suspicion
+	limits   limits
 	pace     pace
 	recent   verdicts
 	refused  refusals

@@ -45,13 +45,16 @@ const (
 	maxLate = 1000
 )
 
-// decision is what becomes of an event that is about to be sent. The zero decision sends it.
+// decision is what becomes of an event that is about to be sent.
 type decision struct {
 	skip   string
 	park   time.Duration
 	reject string // prefix
 	reason string // of park and reject
+	lesson lesson // of its answer
 }
+
+func (d *decision) sends() bool { return d.skip == "" && d.park == 0 && d.reject == "" }
 
 // informed is who knows the relay's NIP-11 document: a session of it, or what is left of one.
 type informed interface{ Info() relay.Info }
@@ -88,7 +91,14 @@ func (s *Sink) decide(rec *record.Record, sess informed) decision {
 	if most := info.Limits.MaxMessageLength; most > 0 && len(e.Line)+len(`["EVENT",]`) > most {
 		return decision{reject: "too large", reason: fmt.Sprintf("the relay takes messages of %d bytes (NIP-11)", most)}
 	}
-	return decision{}
+	now := s.now()
+	if most := info.Limits.CreatedAtUpper; most > 0 && e.CreatedAt-most > now.Unix() {
+		return decision{park: time.Unix(e.CreatedAt-most, 0).Sub(now), reason: parkedForFuture}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	prefix, text, ls := s.limits.check(e, &info.Limits, now)
+	return decision{reject: prefix, reason: text, lesson: ls}
 }
 
 // lateItem is an event that was parked because its OK did not come.
@@ -132,6 +142,7 @@ func (a *attempt) heard(id event.ID, accepted bool, text string) {
 		s.counts.Controls++
 		a.controls++
 	} else {
+		s.limits.learn(f.lesson, f.author, j, now)
 		a.applyLocked(f, j, text, now)
 		if a.trial {
 			s.poison.answered()
