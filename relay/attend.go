@@ -27,6 +27,10 @@ func (l *Link) attend(ctx, infoCtx context.Context, c *core) error {
 	look := time.NewTicker(progressLook)
 	defer look.Stop()
 	for failure == nil && ctx.Err() == nil && c.err() == nil {
+		if now := l.settings.Load(); now != c.dialed && Redials(l.o.URL, *c.dialed, *now) {
+			l.o.Log.Info().Msg("connecting anew, as the changed settings want it")
+			break
+		}
 		started, next := l.startRoles(ctx, c, outcomes)
 		if serving += started; serving == 0 {
 			break
@@ -149,8 +153,9 @@ func (l *Link) settle(o outcome) (end *End, err error) {
 	var stalled *End
 	if errors.As(o.cause, &stalled) && stalled.Reason == ArchiveStalled {
 		// Closed on purpose; it comes back when the archive may be moving again.
-		e.until, e.reason = time.Now().Add(l.o.Settings.Stall/2), string(ArchiveStalled)
-		l.o.Log.Warn().Str("role", e.name).Stringer("for", l.o.Settings.Stall/2).Msg("archive stalled: role paused")
+		pause := l.settings.Load().Stall / 2
+		e.until, e.reason = time.Now().Add(pause), string(ArchiveStalled)
+		l.o.Log.Warn().Str("role", e.name).Stringer("for", pause).Msg("archive stalled: role paused")
 		return stalled, nil
 	}
 	var pause *Pause
@@ -205,6 +210,7 @@ func (l *Link) refreshInfo(ctx, infoCtx context.Context, connecting bool) {
 	}
 	l.infoAt = time.Now()
 	got := make(chan struct{})
+	d := l.dialer(l.settings.Load())
 	l.fetching.Add(1)
 	go func() {
 		defer l.fetching.Done()
@@ -217,7 +223,7 @@ func (l *Link) refreshInfo(ctx, infoCtx context.Context, connecting bool) {
 		}()
 		defer func() { recovered("NIP-11 of "+l.o.URL, recover(), &err) }()
 		var info Info
-		if info, err = l.dialer.fetchInfo(infoCtx); err == nil {
+		if info, err = d.fetchInfo(infoCtx); err == nil {
 			info.Fetched = time.Now()
 			l.info.Store(&info)
 		}
@@ -225,7 +231,7 @@ func (l *Link) refreshInfo(ctx, infoCtx context.Context, connecting bool) {
 	if !connecting {
 		return
 	}
-	timer := time.NewTimer(l.o.Settings.Info)
+	timer := time.NewTimer(l.settings.Load().Info)
 	defer timer.Stop()
 	select {
 	case <-got:

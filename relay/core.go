@@ -28,7 +28,8 @@ const (
 // core is one websocket with its reader, its writer and its keeper. Roles see it through their Session.
 type core struct {
 	url      string
-	settings Settings
+	dialed   *Settings                 // that the connection was made with
+	settings *atomic.Pointer[Settings] // the link's
 	log      zerolog.Logger
 	ws       *websocket.Conn
 	wire     *wire
@@ -63,6 +64,7 @@ type control struct {
 
 // start begins reading and writing. stop must be called afterwards.
 func (c *core) start() {
+	c.wire.settings = c.settings
 	c.outbox = make(chan []byte, outboxSize)
 	c.control = make(chan control, 4)
 	c.leaving = make(chan struct{})
@@ -169,7 +171,7 @@ func (c *core) read() error {
 			return endOfRead(err, c.wire.slow())
 		}
 		if whole {
-			if int64(n) > c.settings.MaxFrame {
+			if int64(n) > c.settings.Load().MaxFrame {
 				c.tooBig()
 			} else {
 				c.message(kind, buf[:n])
@@ -208,13 +210,14 @@ func (c *core) readBig(kind int, r io.Reader, head []byte) error {
 		return c.err()
 	}
 	defer func() { <-c.big }()
-	c.wire.begun() // the wait for the slot was ours, not the relay's
+	c.wire.begun()                     // the wait for the slot was ours, not the relay's
+	most := c.settings.Load().MaxFrame // for the whole of one message
 	msg := make([]byte, len(head), 4*len(head))
 	copy(msg, head)
 	for {
 		if len(msg) == cap(msg) {
 			// One byte of room above the limit tells "just fits" from "too big".
-			size := min(2*int64(cap(msg)), c.settings.MaxFrame+1)
+			size := min(2*int64(cap(msg)), most+1)
 			if size <= int64(len(msg)) {
 				return c.passOver(r)
 			}
@@ -224,7 +227,7 @@ func (c *core) readBig(kind int, r io.Reader, head []byte) error {
 		}
 		n, err := r.Read(msg[len(msg):cap(msg)])
 		msg = msg[:len(msg)+n]
-		if int64(len(msg)) > c.settings.MaxFrame {
+		if int64(len(msg)) > most {
 			return c.passOver(r)
 		}
 		if err == io.EOF {

@@ -44,10 +44,7 @@ func (d *dialer) websocket(ctx context.Context) (*websocket.Conn, *wire, error) 
 			if err != nil {
 				return nil, err
 			}
-			w = &wire{
-				Conn: conn, clock: &clock{start: time.Now()}, frame: d.settings.FrameTime,
-				idle: d.settings.PingEvery + d.settings.PingTimeout,
-			}
+			w = &wire{Conn: conn, clock: &clock{start: time.Now()}}
 			// gorilla heeds a deadline while it waits for the upgrade's answer, but no cancellation.
 			stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
 			return w, nil
@@ -69,7 +66,6 @@ func (d *dialer) websocket(ctx context.Context) (*websocket.Conn, *wire, error) 
 		}
 		return nil, nil, endOfDial(err, resp)
 	}
-	w.open = true
 	ws.EnableWriteCompression(false) // small messages: CPU for nothing
 	return ws, w, nil
 }

@@ -59,12 +59,16 @@ func (c *core) tell(kind int, payload string) {
 	}
 }
 
+// tick is how often keep looks at its clocks.
+func (s *Settings) tick() time.Duration {
+	return max(min(s.PingEvery, s.Pong, s.Stall, s.Write, 4*time.Second)/4, time.Millisecond)
+}
+
 // keep looks after the session's time: pings, pongs while the reader waits, the end of a wait that is too long, and
 // the write deadline. It looks at clocks only, so a handler or a write that hangs cannot hold it up.
 func (c *core) keep() error {
-	s := c.settings
-	tick := min(s.PingEvery, s.Pong, s.Stall, s.Write, 4*time.Second) / 4
-	ticker := time.NewTicker(max(tick, time.Millisecond))
+	s := c.settings.Load()
+	ticker := time.NewTicker(s.tick())
 	defer ticker.Stop()
 	lastPing := time.Now()
 	lastPong := time.Duration(0) // into the running wait
@@ -73,6 +77,11 @@ func (c *core) keep() error {
 		case <-c.done:
 			return nil
 		case <-ticker.C:
+		}
+		if now := c.settings.Load(); now != s {
+			s = now
+			ticker.Reset(s.tick())
+			lastPing = time.Time{} // its answer ends the read that still has the old deadline
 		}
 		inside := c.clock.inside()
 		if inside < lastPong {

@@ -34,13 +34,12 @@ type LinkOptions struct {
 
 // Link is the loop that survives: it keeps one websocket with one relay and serves roles on it.
 type Link struct {
-	o       LinkOptions
-	dialer  dialer
-	pace    *rate.Limiter
-	tries   int // that it gives up after, 0: never
-	board   board
-	roles   roles
-	unknown [len(unknownReasons)]atomic.Int64
+	o        LinkOptions
+	settings atomic.Pointer[Settings] // in force; o.Settings is what it was made with
+	pace     *rate.Limiter
+	board    board
+	roles    roles
+	unknown  [len(unknownReasons)]atomic.Int64
 
 	info     atomic.Pointer[Info]
 	infoAt   time.Time      // of the last attempt to fetch it; Run's own
@@ -70,17 +69,10 @@ func NewLink(o LinkOptions) *Link {
 	}
 	o.Log = o.Log.With().Str("relay", o.URL).Logger()
 	l := &Link{
-		o:      o,
-		dialer: dialer{url: o.URL, settings: o.Settings, userAgent: o.UserAgent, direct: o.Dial},
-		pace:   rate.NewLimiter(rate.Limit(o.Settings.Pace), max(1, int(o.Settings.Pace))),
-		tries:  o.MaxTries,
+		o:    o,
+		pace: rate.NewLimiter(rate.Limit(o.Settings.Pace), burst(o.Settings.Pace)),
 	}
-	switch n := o.Settings.Backoff.MaxRetries; {
-	case n < 0:
-		l.tries = 1
-	case n > 0:
-		l.tries = n
-	}
+	l.settings.Store(&o.Settings)
 	l.roles.set = map[string]*entry{}
 	l.roles.changed = make(chan struct{}, 1)
 	l.board.status = LinkStatus{URL: o.URL, State: StateNew, Since: time.Now(), Insecure: o.Settings.TLS.InsecureSkipVerify}
@@ -149,7 +141,7 @@ func (l *Link) Run(ctx context.Context) (err error) {
 	infoCtx, stopInfo := context.WithCancel(ctx)
 	defer l.fetching.Wait()
 	defer stopInfo()
-	f := failures{backoff: backoff{Backoff: l.o.Settings.Backoff, random: l.o.Random}}
+	f := failures{backoff: backoff{random: l.o.Random}}
 	for ctx.Err() == nil {
 		l.roles.heard() // outlook sees every change up to here
 		n, ready, next, reason := l.roles.outlook()
@@ -213,20 +205,23 @@ type failures struct {
 // judge says how long to wait after a failure, or that it was the last one (*GaveUp). lasting: that long because only
 // an operator can help.
 func (l *Link) judge(f *failures, end *End) (wait time.Duration, lasting bool, err error) {
+	settings := l.settings.Load()
+	f.Backoff = settings.Backoff
 	wait = f.next()
-	oneShot := l.tries > 0 || l.o.GiveUpAfter > 0
+	tries := l.tries(settings)
+	oneShot := tries > 0 || l.o.GiveUpAfter > 0
 	gaveUp := &GaveUp{Tries: f.failures, After: time.Since(f.since), Err: end}
-	if l.tries > 0 && f.fruitless >= l.tries || l.o.Settings.Backoff.MaxRetries < 0 {
+	if tries > 0 && f.fruitless >= tries || settings.Backoff.MaxRetries < 0 {
 		return 0, false, gaveUp
 	}
 	if end.RetryAfter > 0 {
-		wait = max(wait, min(end.RetryAfter, l.o.Settings.Backoff.Max))
+		wait = max(wait, min(end.RetryAfter, settings.Backoff.Max))
 	}
 	state := StateWaiting
 	if !oneShot && end.Lasting() {
 		lasting = true
 		// Jitter here too: links that an outage of DNS has paused must not all come back in one second.
-		state, wait = StatePaused, time.Duration((0.75+l.o.Random()/2)*float64(l.o.Settings.Probe))
+		state, wait = StatePaused, time.Duration((0.75+l.o.Random()/2)*float64(settings.Probe))
 	}
 	if l.o.GiveUpAfter > 0 {
 		left := l.o.GiveUpAfter - gaveUp.After
@@ -254,7 +249,7 @@ func (l *Link) logFailure(tries int, wait time.Duration, end *End) {
 }
 
 // wait returns at the given time (zero: never), when ctx ends, when no role is left, or, if early, when a role has come
-// that can be served. A backoff is not cut short by that, but by Pause and Resume.
+// that can be served. A backoff is not cut short by that, but by Pause, Resume and SetSettings.
 func (l *Link) wait(ctx context.Context, until time.Time, early bool) {
 	var timer <-chan time.Time
 	if !until.IsZero() {
@@ -280,12 +275,13 @@ func (l *Link) wait(ctx context.Context, until time.Time, early bool) {
 // is nothing left to do on it for now, or ctx has ended.
 func (l *Link) attempt(ctx, infoCtx context.Context, failures int) (progress bool, err error) {
 	l.board.change(func(s *LinkStatus) { s.State, s.Next = StateConnecting, time.Time{} })
-	ws, wire, err := l.dialer.websocket(ctx)
+	dialed := l.settings.Load()
+	ws, wire, err := l.dialer(dialed).websocket(ctx)
 	if err != nil {
 		return false, err
 	}
 	c := &core{
-		url: l.o.URL, settings: l.o.Settings, log: l.o.Log, ws: ws, wire: wire, clock: wire.clock,
+		url: l.o.URL, dialed: dialed, settings: &l.settings, log: l.o.Log, ws: ws, wire: wire, clock: wire.clock,
 		pace: l.pace, big: l.o.BigFrames, unknown: &l.unknown,
 		info: func() Info { return *l.info.Load() },
 		notice: func(text string) {

@@ -68,6 +68,14 @@ func (r *roles) wake() {
 	r.tell()
 }
 
+// hasten ends a wait under way.
+func (r *roles) hasten() {
+	r.mu.Lock()
+	r.hurry = true
+	r.mu.Unlock()
+	r.tell()
+}
+
 // hurried says whether a wait is to end now, once.
 func (r *roles) hurried() bool {
 	r.mu.Lock()

@@ -70,8 +70,8 @@ type registered struct {
 // URL is the relay's normalised address.
 func (s *Session) URL() string { return s.core.url }
 
-// Settings are the link's, with defaults filled in.
-func (s *Session) Settings() Settings { return s.core.settings }
+// Settings are the link's as they are now, with defaults filled in.
+func (s *Session) Settings() Settings { return *s.core.settings.Load() }
 
 // Info is the relay's NIP-11 document as last fetched, leniently read; Info.Known says if there is one.
 func (s *Session) Info() Info { return s.core.info() }

@@ -1,6 +1,14 @@
 package relay
 
-import "time"
+import (
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	relayurl "rebroadcastr/relay/url"
+)
 
 // Settings of one link, from relay_settings. DefaultSettings has the defaults.
 type Settings struct {
@@ -97,4 +105,53 @@ func (s Settings) filled() Settings {
 		s.MaxFrame = d.MaxFrame
 	}
 	return s
+}
+
+// Redials says whether a connection with the relay at url that was made with the settings a must be made anew for b.
+// Everything else is taken up by the connection that is there; Connect by the next one.
+func Redials(url string, a, b Settings) bool {
+	if a.TLS != b.TLS && strings.HasPrefix(url, "wss:") || a.Compression != b.Compression {
+		return true
+	}
+	return a.through(url) != b.through(url)
+}
+
+// through is the proxy for the relay at to; empty: none.
+func (s Settings) through(to string) string {
+	if u, err := url.Parse(to); err == nil && relayurl.Onion(u.Hostname()) && s.OnionProxy != "" {
+		return s.OnionProxy
+	}
+	return s.Proxy
+}
+
+// SetSettings changes the settings of the link while it runs. The connection stays unless it depends on what has
+// changed (Redials): then the roles leave it, as at a stop, and it is made anew at once. A wait between two attempts
+// ends, for the change may be what was missing.
+func (l *Link) SetSettings(s Settings) {
+	s = s.filled()
+	if old := l.settings.Swap(&s); *old == s {
+		return
+	}
+	l.pace.SetLimit(rate.Limit(s.Pace))
+	l.pace.SetBurst(burst(s.Pace))
+	l.board.change(func(st *LinkStatus) { st.Insecure = s.TLS.InsecureSkipVerify })
+	l.roles.hasten()
+}
+
+// burst is how many requests may go at once at a pace, in requests a second.
+func burst(pace float64) int { return max(1, int(pace)) }
+
+// tries is after how many fruitless attempts in a row the link gives up, 0: never.
+func (l *Link) tries(s *Settings) int {
+	switch n := s.Backoff.MaxRetries; {
+	case n < 0:
+		return 1
+	case n > 0:
+		return n
+	}
+	return l.o.MaxTries
+}
+
+func (l *Link) dialer(s *Settings) *dialer {
+	return &dialer{url: l.o.URL, settings: *s, userAgent: l.o.UserAgent, direct: l.o.Dial}
 }

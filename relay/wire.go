@@ -13,12 +13,10 @@ type wire struct {
 	clock *clock
 
 	// The reader's own.
-	open      bool // the handshake is over; before, the deadline is the dialer's
 	inMessage bool // a message was begun and is not whole yet
 	slowAt    time.Time
-	readAt    int64 // clock's time of the last read's return
-	idle      time.Duration
-	frame     time.Duration
+	readAt    int64                     // clock's time of the last read's return
+	settings  *atomic.Pointer[Settings] // nil before the handshake is over
 
 	writing atomic.Int64 // clock's time when the running write began, 0: none runs
 	stalled atomic.Int64 // clock.waited at that time
@@ -26,12 +24,12 @@ type wire struct {
 
 // Read reads from the socket. Any byte is a sign of life, a pong too.
 func (w *wire) Read(p []byte) (int, error) {
-	if w.open {
-		now := time.Now()
-		deadline := now.Add(w.idle)
+	if w.settings != nil { // before, the deadline is the dialer's
+		now, s := time.Now(), w.settings.Load()
+		deadline := now.Add(s.PingEvery + s.PingTimeout)
 		if w.inMessage {
 			if w.slowAt.IsZero() {
-				w.slowAt = now.Add(w.frame)
+				w.slowAt = now.Add(s.FrameTime)
 			}
 			if w.slowAt.Before(deadline) {
 				deadline = w.slowAt
