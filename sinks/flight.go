@@ -61,13 +61,13 @@ func (a *attempt) landLocked(f *flight) {
 // leftLocked is what is left of the time in which f should be answered. While the reader waits inside a handler no OK can be
 // heard, so the clock stands.
 func (a *attempt) leftLocked(f *flight, now time.Time) time.Duration {
-	return a.s.o.Settings.OK - (now.Sub(f.start) - (a.sess.Stalled() - f.stalled))
+	return time.Duration(a.s.okTime.Load()) - (now.Sub(f.start) - (a.sess.Stalled() - f.stalled))
 }
 
 // silence ends a session on which nothing is answered.
 func (a *attempt) silence() error {
 	a.silent = true
-	return fmt.Errorf("%w within %s", errSilent, a.s.o.Settings.OK)
+	return fmt.Errorf("%w within %s", errSilent, time.Duration(a.s.okTime.Load()))
 }
 
 // overdueLocked deals with events that waited longer than the OK timeout. It returns the time until the next such look,

@@ -82,6 +82,7 @@ type Sink struct {
 	log    zerolog.Logger
 	ledger *ledger
 	rules  atomic.Pointer[rules]
+	okTime atomic.Int64 // ns that an event may wait for its OK
 	wake   chan struct{} // 1: something changed that the running attempt should look at
 	made   time.Time
 
@@ -149,6 +150,7 @@ func New(o Options) (*Sink, error) {
 		return nil, err
 	}
 	s := o.over(l)
+	s.okTime.Store(int64(o.Settings.OK))
 	if lost != nil {
 		s.log.Error().Err(lost).Msg("the sink's ledger cannot be read: it starts anew and everything is offered to the sink again")
 	}
@@ -186,6 +188,15 @@ func (s *Sink) setRules(r *rules, filterKey string) (changed bool) {
 		s.log.Info().Uint64("held_back", held).Msg("the sink's filter changed: what it held back so far is looked at again, behind what is new")
 	}
 	return changed
+}
+
+// SetSettings changes the window and the time for an OK while the sink runs.
+func (s *Sink) SetSettings(settings relay.Settings) {
+	s.okTime.Store(int64(settings.OK))
+	s.mu.Lock()
+	s.window.resize(settings.Window)
+	s.mu.Unlock()
+	s.nudge()
 }
 
 // nudge makes the running attempt look again.

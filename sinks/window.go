@@ -15,6 +15,15 @@ func newWindow(most int) window {
 	return window{most: most, now: most}
 }
 
+// resize changes the bound. A window at its full width stays so; one that is finding it again goes on from where it is.
+func (w *window) resize(most int) {
+	most = max(most, 1)
+	if w.now == w.most || w.now > most {
+		w.now, w.answered = most, 0
+	}
+	w.most = most
+}
+
 func (w *window) died() { w.now, w.answered = max(w.now/2, 1), 0 }
 
 func (w *window) heard() {
