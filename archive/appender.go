@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -245,7 +246,7 @@ func (a *Archive) create(ctx context.Context) (*segmentFile, error) {
 	_, first := a.shelf.end()
 	for {
 		n := name{date: a.today(), number: a.number}
-		seg, err := createSegment(a.o.FS, a.o.Dir, n, a.o.Mode, first)
+		seg, err := createSegment(a.o.FS, a.o.Dir, n, fs.FileMode(a.live.mode.Load()), first)
 		if err == nil {
 			a.waiting("")
 			return seg, nil

@@ -65,6 +65,7 @@ type Archive struct {
 	pool  *pool
 	queue *queue
 	ob    Observer
+	live  live
 
 	// The rest is the appender's, before Run the opener's.
 	seg      *segmentFile // nil: the next append makes one
@@ -118,11 +119,32 @@ func Open(o Options) (*Archive, error) {
 		ob:    nobody{},
 	}
 	a.tail.init()
+	a.Change(o.Sync, o.MinFree, o.Mode)
 	if err := a.recover(); err != nil {
 		return nil, errors.Join(err, a.pool.close())
 	}
 	a.look()
 	return a, nil
+}
+
+// live is what may change while the archive is open.
+type live struct {
+	sync    atomic.Int64 // ns
+	minFree atomic.Int64
+	mode    atomic.Uint32
+}
+
+// Change sets archive.sync, archive.min_free and archive.mode (of segments to come; 0: the default) while the archive is
+// open. To or from 0, which is "always", sync does not change: the log is written in another order then.
+func (a *Archive) Change(sync time.Duration, minFree int64, mode fs.FileMode) {
+	if mode == 0 {
+		mode = defaultMode
+	}
+	if (sync == 0) == (a.o.Sync == 0) {
+		a.live.sync.Store(int64(sync))
+	}
+	a.live.minFree.Store(minFree)
+	a.live.mode.Store(uint32(mode))
 }
 
 // RaiseFloor says what the index and the ledgers know: the next segment's number is above p's, the next ordinal is

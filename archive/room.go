@@ -23,7 +23,7 @@ type room struct {
 
 // look measures the filesystem. Below min_free it is low, and until there is 1.2 times that.
 func (a *Archive) look() bool {
-	free, need, err := Room(a.o.FS, a.o.Dir, a.o.MinFree)
+	free, need, err := Room(a.o.FS, a.o.Dir, a.live.minFree.Load())
 	if err != nil {
 		a.warn("free space cannot be measured, going on", err)
 		return !a.room.low.Load()

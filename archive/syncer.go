@@ -47,7 +47,7 @@ func (a *Archive) syncLoop(stop <-chan struct{}) (err error) {
 			return nil
 		case <-a.tail.armed:
 			if !running {
-				timer.Reset(a.o.Sync)
+				timer.Reset(time.Duration(a.live.sync.Load()))
 				running = true
 			}
 			continue
@@ -61,7 +61,7 @@ func (a *Archive) syncLoop(stop <-chan struct{}) (err error) {
 		}
 		running = false
 		if a.syncOnce() {
-			timer.Reset(a.o.Sync)
+			timer.Reset(time.Duration(a.live.sync.Load()))
 			running = true
 		}
 		if now := a.o.Now(); (now.Sub(marked) >= markEvery || now.Before(marked)) && !a.Low() {
