@@ -68,7 +68,7 @@ func TestApplyAsksForMore(t *testing.T) {
 	}
 }
 
-// A link that gave up comes back with the next Apply, and so does one whose settings changed.
+// A link that gave up comes back with the next Apply. One whose settings change stays, unless its connection is made of them.
 func TestApplyRevives(t *testing.T) {
 	a := relaytest.New(t, relaytest.Script{Events: notes(1, 3), Status: 500})
 	cfg := testConfig(t, []*relaytest.Relay{a}, nil)
@@ -81,8 +81,19 @@ func TestApplyRevives(t *testing.T) {
 	}
 	r.eventually("the notes", func(s report.Status) bool { return s.Archive.Lines == 3 })
 	other := *cfg
-	other.Default.OK = time.Minute
+	other.Default.OK, other.Default.Window, other.Default.Pace, other.Default.MaxFrame = time.Minute, 7, 20, 1<<20
 	if err := r.m.Apply(&other); err != nil {
+		t.Fatal(err)
+	}
+	live := relaytest.Sign(relaytest.Key(1), 1, 1_700_000_100, nil, "after the change")
+	a.Publish(live)
+	r.eventually("the live note", func(s report.Status) bool { return s.Archive.Lines == 4 })
+	if n := a.Accepted(); n != 1 {
+		t.Errorf("%d connections after a change of what a connection takes up, want 1", n)
+	}
+	again := other
+	again.Default.Compression = true
+	if err := r.m.Apply(&again); err != nil {
 		t.Fatal(err)
 	}
 	a.Wait("a second connection", func() bool { return a.Accepted() == 2 })

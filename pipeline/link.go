@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"rebroadcastr/config"
-	"rebroadcastr/event"
 	"rebroadcastr/relay"
 	"rebroadcastr/report"
 	"rebroadcastr/sinks"
@@ -30,12 +28,11 @@ const (
 
 // link is one relay with its roles: one websocket, also when it is source and sink.
 type link struct {
-	m        *Mirror
-	url      string
-	settings relay.Settings
-	order    atomic.Int64 // among the links, as the user wrote them
-	log      zerolog.Logger
-	wire     *relay.Link
+	m     *Mirror
+	url   string
+	order atomic.Int64 // among the links, as the user wrote them
+	log   zerolog.Logger
+	wire  *relay.Link
 
 	mu     sync.Mutex // over the roles; only Apply and the stop change them, one at a time
 	source *sourceRoleOf
@@ -48,11 +45,9 @@ type link struct {
 // sourceRoleOf is a link's source; sinkRoleOf its sink.
 type sourceRoleOf struct {
 	*watched
-	name    string
-	door    *sources.Door
-	from    *sources.Source
-	filters []event.Filter // asked for
-	history config.History
+	name string
+	door *sources.Door
+	from *sources.Source
 }
 
 type sinkRoleOf struct {
@@ -91,12 +86,13 @@ func newLink(m *Mirror, url string, settings relay.Settings, r roles) *link {
 			o.MaxTries = sourceTries
 		}
 	}
-	return &link{m: m, url: url, settings: settings, log: m.log.With().Str("relay", url).Logger(), wire: relay.NewLink(o)}
+	return &link{m: m, url: url, log: m.log.With().Str("relay", url).Logger(), wire: relay.NewLink(o)}
 }
 
 // apply makes the link's roles what r says.
 func (l *link) apply(cfg *config.Config, r roles) error {
 	l.order.Store(int64(r.order))
+	l.wire.SetSettings(cfg.Relay(l.url))
 	// What joins goes before what leaves: a link without a role ends.
 	if r.source != nil {
 		l.applySource(cfg, r.source)
@@ -116,47 +112,30 @@ func (l *link) apply(cfg *config.Config, r roles) error {
 	return nil
 }
 
-// fits says whether the link can become what r says without being made anew.
-func (l *link) fits(cfg *config.Config) bool {
-	return !l.over() && l.settings == cfg.Relay(l.url)
-}
-
 // over says whether the link has ended: given up, or left by its last role. The status says the same.
 func (l *link) over() bool { return l.wire.Status().State == relay.StateEnded }
 
 func (l *link) applySource(cfg *config.Config, c *config.Source) {
-	want, filters := wanted(cfg, c.Only, c.Except).Compile(), asked(cfg, c.Only)
-	now, _ := l.roles()
-	var door *sources.Door
-	if now != nil {
-		door = now.door
-		door.SetWant(want)
-		if now.asksFor(filters, c.History) {
-			return
-		}
-	} else {
-		door = sources.NewDoor(l.url, want)
-		door.NoDeliver = l.m.o.NoDeliver
+	wish := sources.Wish{
+		Filters: asked(cfg, c.Only), History: sources.History{None: c.History.None, Since: c.History.Since},
+		Want: wanted(cfg, c.Only, c.Except).Compile(), Narrow: narrowing(cfg, c.Only, c.Except),
 	}
-	from := sources.New(sources.Options{
-		URL: l.url, Door: door, Intake: l.m.intake, State: l.m.o.Store.State, Filters: filters,
-		History: sources.History(c.History), Once: l.m.o.Once, Again: l.m.o.Again, Limit: l.m.o.Limit,
-		Backoff: cfg.Relay(l.url).Backoff, Now: l.m.o.Now, Log: l.m.log,
-	})
-	role := &sourceRoleOf{watched: watch(from), name: c.Name, door: door, from: from, filters: filters, history: c.History}
-	l.setSource(role)
-	if now == nil {
-		l.wire.Add(sourceRole, role)
+	backoff := cfg.Relay(l.url).Backoff
+	if now, _ := l.roles(); now != nil {
+		now.from.Ask(wish)
+		now.from.SetBackoff(backoff)
+		l.setSource(&sourceRoleOf{watched: now.watched, name: c.Name, door: now.door, from: now.from})
 		return
 	}
-	l.wire.Replace(sourceRole, role) // the websocket stays
-	now.end()
-}
-
-// asksFor says whether the role asks for filters already, and for as much history. A later start asks for nothing more.
-func (r *sourceRoleOf) asksFor(filters []event.Filter, h config.History) bool {
-	same := slices.EqualFunc(r.filters, filters, func(a, b event.Filter) bool { return a.Key() == b.Key() })
-	return same && (h.None || !r.history.None && r.history.Since <= h.Since)
+	door := sources.NewDoor(l.url, wish.Want)
+	door.NoDeliver = l.m.o.NoDeliver
+	from := sources.New(sources.Options{
+		URL: l.url, Door: door, Intake: l.m.intake, State: l.m.o.Store.State, Filters: wish.Filters, History: wish.History, Narrow: wish.Narrow,
+		Once: l.m.o.Once, Again: l.m.o.Again, Limit: l.m.o.Limit, Backoff: backoff, Now: l.m.o.Now, Log: l.m.log,
+	})
+	role := &sourceRoleOf{watched: watch(from), name: c.Name, door: door, from: from}
+	l.setSource(role)
+	l.wire.Add(sourceRole, role)
 }
 
 func (l *link) applySink(cfg *config.Config, c *config.Sink) error {
@@ -165,7 +144,9 @@ func (l *link) applySink(cfg *config.Config, c *config.Sink) error {
 		return err
 	}
 	if _, now := l.roles(); now != nil {
+		now.SetSettings(o.Settings)
 		now.SetRules(o.Want, o.FilterKey, o.Allow)
+		l.setSink(&sinkRoleOf{Sink: now.Sink, name: c.Name, before: now.before})
 		return nil
 	}
 	l.m.awaitLeft(l.m.running, l.url)

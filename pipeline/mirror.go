@@ -205,8 +205,9 @@ func (m *Mirror) untilDone(ctx context.Context) error {
 	return nil
 }
 
-// Apply makes the links what cfg says: new ones are started, those that left are closed, filters of those that stay are
-// swapped without touching their connections. A link that has ended, or whose settings changed, is made anew.
+// Apply makes the running parts what cfg says: links that are new are started, those that left are closed, and those that
+// stay take up filters and settings without touching their connections (but see relay.Redials). A link that has ended is
+// made anew. What needs a restart (config.Config.Succeed) is the caller's to keep out.
 func (m *Mirror) Apply(cfg *config.Config) error {
 	m.applying.Lock()
 	defer m.applying.Unlock()
@@ -215,7 +216,7 @@ func (m *Mirror) Apply(cfg *config.Config) error {
 	}
 	want := plan(cfg)
 	m.each(func(l *link) {
-		if _, stays := want[l.url]; !stays || !l.fits(cfg) {
+		if _, stays := want[l.url]; !stays || l.over() {
 			m.leave(l)
 		}
 	})
@@ -232,6 +233,7 @@ func (m *Mirror) Apply(cfg *config.Config) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	m.o.Store.Archive.Change(cfg.Archive.Sync, cfg.Archive.MinFree, cfg.Archive.Mode)
 	m.mu.Lock()
 	m.o.Config = cfg
 	m.mu.Unlock()

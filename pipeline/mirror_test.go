@@ -243,7 +243,7 @@ func TestApply(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Wait("a has left", func() bool { return len(a.Conns()) == 0 })
-	b.Wait("b is asked for less", func() bool { return slices.ContainsFunc(b.Got("REQ"), asks(`"live-0",{"kinds":[7]`)) })
+	b.Wait("b is asked for less", func() bool { return slices.ContainsFunc(b.Got("REQ"), asks(`"live-1",{"kinds":[7]`)) })
 	like := relaytest.Sign(relaytest.Key(3), 7, 1_700_000_000, nil, "+")
 	b.Publish(append(notes(3, 1), like)...)
 	second.Wait("the like", func() bool { return len(second.Stored()) == 21 })

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -34,6 +35,27 @@ func asked(cfg *config.Config, only []event.Filter) []event.Filter {
 		}
 	}
 	return fs
+}
+
+// narrowing names what wanted refuses of what asked asks for (sources.Wish.Narrow).
+func narrowing(cfg *config.Config, only, except []event.Filter) (names []string) {
+	for _, f := range slices.Concat(cfg.Except, except) {
+		names = append(names, fmt.Sprintf("except %x", f.Key()))
+	}
+	inexact := slices.ContainsFunc(cfg.Want, func(w event.Filter) bool {
+		return slices.ContainsFunc(only, func(o event.Filter) bool {
+			for name, values := range o.Tags {
+				if asked, both := w.Tags[name]; both && !slices.Equal(asked, values) {
+					return true
+				}
+			}
+			return false
+		})
+	})
+	if inexact {
+		names = append(names, "only "+selectionKey(event.Selection{All: [][]event.Filter{only}}))
+	}
+	return names
 }
 
 // intersect is a filter that takes at least what both a and b take; false if that is nothing.

@@ -21,10 +21,12 @@ type outcome struct {
 // catchUp asks for what may have come while nobody listened: from the last completed catch-up, less the overlap.
 func (v *visit) catchUp() error {
 	start := v.s.o.Now()
+	v.caught = false
 	v.dueAt = time.Now().Add(v.s.o.CatchUpEvery)
 	from := min(v.saver.caughtUp(), start.Unix())
 	if from == 0 {
-		if v.s.o.History.None { // a new source that is not asked back
+		if v.plan.history.None { // a new source that is not asked back
+			v.caught = true
 			return v.saver.add(v.ctx, saved{caughtUp: start.Unix()})
 		}
 		from = start.Unix()
@@ -33,7 +35,7 @@ func (v *visit) catchUp() error {
 	v.s.phase(CatchUp)
 
 	var list []atom
-	for _, a := range v.s.atoms {
+	for _, a := range v.plan.atoms {
 		if a.filter.Until == 0 || a.filter.Until >= max(from, a.filter.Since) {
 			list = append(list, a)
 		}
@@ -57,6 +59,7 @@ func (v *visit) catchUp() error {
 			v.log.Warn().Str("relay", v.s.o.URL).Str("reason", out.reason).Msg("catch-up incomplete: asked again in an hour or at the next session")
 		}
 	}
+	v.caught = true
 	if !whole {
 		return nil
 	}
@@ -67,9 +70,9 @@ func (v *visit) catchUp() error {
 func (v *visit) history() error {
 	start := v.s.o.Now()
 	v.s.phase(Backfill)
-	since := v.s.o.History.Since
+	since := v.plan.history.Since
 	var list []atom
-	for _, a := range v.s.atoms {
+	for _, a := range v.plan.atoms {
 		w := window{max(since, a.filter.Since), openEnd}
 		if a.filter.Until != 0 {
 			w.hi = a.filter.Until
@@ -88,7 +91,7 @@ func (v *visit) history() error {
 		walks += len(g.atoms[0].missing)
 	}
 	v.s.plan(walks)
-	v.s.proven(v.view)
+	v.s.proven(v.plan.atoms, v.view)
 	for _, g := range groups {
 		for _, w := range g.atoms[0].missing {
 			out, err := v.walk(g, w, record.Page, start)
@@ -132,6 +135,9 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 	}
 	late := v.late.Load()
 	for tries := 0; ; {
+		if v.replanned() {
+			return outcome{}, errReplanned
+		}
 		if how == record.Page && v.due() {
 			if err := v.catchUp(); err != nil {
 				return outcome{}, err
@@ -259,13 +265,13 @@ func (v *visit) prove(g group, ws windows, clip int64) error {
 		}
 		v.s.remember(g, w, clip)
 		if w.hi = min(w.hi, clip); w.lo <= w.hi {
-			if err := v.saver.add(v.ctx, saved{atoms: g.atoms, window: w}); err != nil {
+			if err := v.saver.add(v.ctx, saved{atoms: g.atoms, plan: v.plan.number, window: w}); err != nil {
 				return err
 			}
 		}
 	}
 	if len(ws) > 0 {
-		v.s.proven(v.view)
+		v.s.proven(v.plan.atoms, v.view)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package sources
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"rebroadcastr/event"
@@ -31,89 +32,182 @@ type subscription struct {
 	since    time.Time // asked
 }
 
-// keepLive asks for everything without since, first of all, and again whenever the relay closes it.
+// live keeps the live subscriptions of a visit.
+type live struct {
+	v     *visit
+	plan  uint64          // number of the plan that subs are of
+	subs  []*subscription // as wanted
+	old   []*subscription // of the plan before: open until subs stand, so that nothing falls between
+	by    time.Time       // when subs count as standing whatever the relay does; zero: they do
+	next  int             // number of the next new subscription
+	limit bool            // the relay has closed one of subs while old ones stood: they may be too many together
+
+	complained time.Time // a NOTICE while an answer was due; zero: none
+}
+
+// keepLive asks for everything without since, first of all, and again whenever the relay closes it or the plan changes.
 func (v *visit) keepLive() error {
-	subs := v.subscriptions()
-	ready := false
-	announce := func() {
-		if !ready {
-			ready = true
-			close(v.liveReady)
-		}
-	}
-	patience := time.NewTimer(liveWait)
-	defer patience.Stop()
-	var complained time.Time
+	l := &live{v: v}
+	l.replan()
 	for {
-		next := time.Hour
-		waiting := false
-		for _, s := range subs {
-			if !s.open && !s.due.After(time.Now()) {
-				if err := v.subscribe(s); err != nil {
-					return err
-				}
-			}
-			if s.open && !s.answered {
-				again := s.since.Add(unheard * v.s.o.Idle << min(s.tries, 10))
-				if !again.After(time.Now()) {
-					s.tries++
-					s.hole = true
-					if err := v.subscribe(s); err != nil {
-						return err
-					}
-					again = s.since.Add(unheard * v.s.o.Idle << min(s.tries, 10))
-				}
-				next = min(next, time.Until(again))
-			}
-			if !s.open {
-				next = min(next, time.Until(s.due))
-			}
-			waiting = waiting || !s.answered
+		wait, err := l.look()
+		if err != nil {
+			return err
 		}
-		if !waiting {
-			announce()
+		changed := v.s.changed
+		if len(l.old) > 0 {
+			changed = nil // one change at a time: never more than twice the subscriptions
 		}
-		if !complained.IsZero() {
-			next = min(next, time.Until(complained.Add(v.s.o.Idle/10)))
-		}
-		t := time.NewTimer(max(next, 0))
+		t := time.NewTimer(max(wait, 0))
 		select {
 		case sig := <-v.signals:
-			if sig.notice {
-				if waiting && v.s.liveLimit.Load() == 0 {
-					complained = time.Now()
-				}
-				break
-			}
-			if err := v.heardOf(subs, sig); err != nil {
-				t.Stop()
-				return err
-			}
-		case <-patience.C:
-			announce()
+			err = l.heard(sig)
+		case <-changed:
+			l.replan()
 		case <-t.C:
-			if !complained.IsZero() && time.Since(complained) >= v.s.o.Idle/10 {
-				// A NOTICE and no EOSE: limit 0 may be what it dislikes.
-				complained = time.Time{}
-				if err := v.limitOne(subs); err != nil {
-					return err
-				}
-			}
 		case <-v.ctx.Done():
 			t.Stop()
 			return nil
 		}
 		t.Stop()
+		if err != nil {
+			return err
+		}
 	}
 }
 
-// subscriptions are the live requests: what is asked for, whenever it is dated. A since would hide what arrives late and
-// is dated back.
-func (v *visit) subscriptions() []*subscription {
+// replan makes subs what the plan asks for now. What both plans ask for alike stays as it is.
+func (l *live) replan() {
+	p := l.v.s.asked.Load()
+	had := make(map[atomKey]*subscription, len(l.subs))
+	for _, s := range l.subs {
+		had[atomKey(s.filter.Key())] = s
+	}
+	var subs []*subscription
+	for _, g := range l.v.liveGroups(p) {
+		key := atomKey(g.filter.Key())
+		s := had[key]
+		if s == nil {
+			s = &subscription{sub: fmt.Sprintf("%s%d", livePrefix, l.next), filter: g.filter, atoms: len(g.atoms)}
+			l.next++
+		}
+		delete(had, key)
+		subs = append(subs, s)
+	}
+	hole := false
+	for _, s := range l.subs {
+		if had[atomKey(s.filter.Key())] != s {
+			continue
+		}
+		if hole = hole || s.hole; s.open {
+			l.old = append(l.old, s)
+		}
+	}
+	for _, s := range subs {
+		s.hole = s.hole || hole && !s.open // what the one before has missed
+	}
+	l.subs, l.plan, l.by = subs, p.number, time.Now().Add(liveWait)
+	l.v.tellRun()
+}
+
+// tellRun makes run look at stands and at the plan.
+func (v *visit) tellRun() {
+	select {
+	case v.liveNews <- struct{}{}:
+	default:
+	}
+}
+
+// look does what is due and returns how long there is nothing to do.
+func (l *live) look() (time.Duration, error) {
+	v, next := l.v, time.Hour
+	if err := l.settle(); err != nil {
+		return 0, err
+	}
+	for _, s := range l.subs {
+		if !s.open && !s.due.After(time.Now()) {
+			if err := v.subscribe(s); err != nil {
+				return 0, err
+			}
+		}
+		if s.open && !s.answered {
+			again := s.since.Add(unheard * v.s.o.Idle << min(s.tries, 10))
+			if !again.After(time.Now()) {
+				s.tries++
+				s.hole = true
+				if err := v.subscribe(s); err != nil {
+					return 0, err
+				}
+				again = s.since.Add(unheard * v.s.o.Idle << min(s.tries, 10))
+			}
+			next = min(next, time.Until(again))
+		}
+		if !s.open {
+			next = min(next, time.Until(s.due))
+		}
+	}
+	if !l.by.IsZero() {
+		next = min(next, time.Until(l.by))
+	}
+	if !l.complained.IsZero() {
+		complaint := l.complained.Add(v.s.o.Idle / 10)
+		if !complaint.After(time.Now()) { // a NOTICE and no EOSE: limit 0 may be what it dislikes, or their number
+			l.complained = time.Time{}
+			if v.s.liveLimit.Load() == 0 {
+				return next, v.limitOne(l.subs)
+			}
+			l.limit = len(l.old) > 0
+			return 0, nil
+		}
+		next = min(next, time.Until(complaint))
+	}
+	return next, nil
+}
+
+// settle closes the old subscriptions once the new ones stand, and says so. Where the relay does not have both, the old
+// ones are closed, the new ones are asked for again, and what falls between is caught up.
+func (l *live) settle() error {
+	answered, late := !l.waiting(), !time.Now().Before(l.by)
+	if l.by.IsZero() || !answered && !late && !l.limit {
+		return nil
+	}
+	old := l.old
+	l.old, l.limit = nil, false
+	for _, s := range old {
+		if err := l.v.close(l.v.ctx, s.sub); err != nil {
+			return err
+		}
+	}
+	if !answered && len(old) > 0 {
+		for _, s := range l.subs {
+			if !s.answered {
+				s.hole = true
+				if s.open {
+					s.open, s.due = false, time.Time{}
+				}
+			}
+		}
+		l.by = time.Now().Add(liveWait)
+		return nil
+	}
+	l.by = time.Time{}
+	l.v.stands.Store(l.plan)
+	l.v.tellRun()
+	return nil
+}
+
+// waiting says whether the relay owes an answer to one of subs.
+func (l *live) waiting() bool {
+	return slices.ContainsFunc(l.subs, func(s *subscription) bool { return !s.answered })
+}
+
+// liveGroups are what the live requests of a plan ask for: everything, whenever it is dated. A since would hide what
+// arrives late and is dated back.
+func (v *visit) liveGroups(p *plan) []group {
 	var list []atom
 	seen := make(map[atomKey]bool)
 	now := v.s.o.Now().Unix()
-	for _, a := range v.s.atoms {
+	for _, a := range p.atoms {
 		if a.filter.Until != 0 && a.filter.Until < now || seen[a.key] {
 			continue // nothing new can match
 		}
@@ -121,11 +215,7 @@ func (v *visit) subscriptions() []*subscription {
 		a.filter.Since, a.filter.Until = 0, 0
 		list = append(list, a)
 	}
-	var out []*subscription
-	for i, g := range gather(list, v.most(), func(atom) string { return "" }) {
-		out = append(out, &subscription{sub: fmt.Sprintf("%s%d", livePrefix, i), filter: g.filter, atoms: len(g.atoms)})
-	}
-	return out
+	return gather(list, v.most(), func(atom) string { return "" })
 }
 
 func (v *visit) subscribe(s *subscription) error {
@@ -149,17 +239,31 @@ func (v *visit) limitOne(subs []*subscription) error {
 	return nil
 }
 
-// heardOf deals with an EOSE or a CLOSED. Its error ends the visit.
-func (v *visit) heardOf(subs []*subscription, sig signal) error {
-	var s *subscription
-	for _, one := range subs {
-		if one.sub == sig.sub {
-			s = one
+// heard deals with what the relay says of a live subscription. Its error ends the visit.
+func (l *live) heard(sig signal) error {
+	v := l.v
+	if sig.notice {
+		switch {
+		case len(l.old) > 0 && l.waiting() && relay.TooManyREQ(sig.reason):
+			l.limit = true
+		case l.waiting() && (v.s.liveLimit.Load() == 0 || len(l.old) > 0):
+			l.complained = time.Now()
 		}
-	}
-	if s == nil || !s.open {
 		return nil
 	}
+	named := func(s *subscription) bool { return s.sub == sig.sub && s.open }
+	if slices.ContainsFunc(l.old, named) && sig.closed {
+		l.old = slices.DeleteFunc(l.old, named)
+		for _, s := range l.subs {
+			s.hole = s.hole || !s.answered
+		}
+		return nil
+	}
+	i := slices.IndexFunc(l.subs, named)
+	if i < 0 {
+		return nil
+	}
+	s := l.subs[i]
 	if !sig.closed {
 		s.answered = true
 		v.sess.Progress()
@@ -181,6 +285,9 @@ func (v *visit) heardOf(subs []*subscription, sig signal) error {
 	case !s.answered && v.s.liveLimit.Load() == 0 && j.Verdict != relay.Slower:
 		v.s.liveLimit.Store(1)
 		return nil // asked again at once
+	case !s.answered && len(l.old) > 0 && (j.Cause == relay.CauseTooManyREQ || j.Verdict != relay.Slower):
+		l.limit = true
+		return nil
 	case !s.answered && j.Verdict == relay.Narrow && v.s.narrower(s.atoms):
 		return smaller()
 	}

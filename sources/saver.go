@@ -12,6 +12,7 @@ import (
 // saved is one step of progress.
 type saved struct {
 	atoms    []atom
+	plan     uint64 // number of the plan that they were asked for
 	window   window
 	caughtUp int64 // unix seconds: the start of a completed catch-up; 0: none
 	answer   <-chan error
@@ -47,20 +48,44 @@ func (s *Source) path(more ...string) []string { return append([]string{"sources
 
 var keyCaughtUp = []byte("caught up") // unix seconds, 8 bytes big-endian
 
-// load reads what is proven.
+// load takes up the plan as it is now and reads what is proven of it. What this visit has proven of atoms that stay is
+// kept.
 func (v *visit) load() error {
+	p, old, known := v.s.asked.Load(), v.plan, v.view
+	narrow := ""
 	err := v.s.o.State.View(func(tx *state.Tx) error {
-		v.view, v.saver.lastCaughtUp = make(map[atomKey]windows, len(v.s.atoms)), 0
 		if b := tx.Bucket(v.s.path()...); b != nil {
+			narrow = string(b.Get(keyNarrow))
+		}
+		return nil
+	})
+	if err == nil && narrow != p.names() {
+		err = v.s.o.State.Update(func(tx *state.Tx) error { return v.s.narrowed(tx, p) })
+	}
+	if err != nil {
+		return fmt.Errorf("load what is let in from %s: %w", v.s.o.URL, err)
+	}
+	stays := func(a atom) bool { return old != nil && p.joined[a.key] <= old.number }
+	err = v.s.o.State.View(func(tx *state.Tx) error {
+		v.plan, v.view = p, make(map[atomKey]windows, len(p.atoms))
+		if b := tx.Bucket(v.s.path()...); b != nil && old == nil {
+			v.saver.lastCaughtUp = 0
 			if at := b.Get(keyCaughtUp); len(at) == 8 {
 				v.saver.lastCaughtUp = int64(binary.BigEndian.Uint64(at))
 			}
 		}
 		b := tx.Bucket(v.s.path("windows")...)
-		if b == nil {
-			return nil
-		}
-		for _, a := range v.s.atoms {
+		for _, a := range p.atoms {
+			if stays(a) {
+				v.view[a.key] = known[a.key]
+				continue
+			}
+			if p.joined[a.key] > v.s.loaded { // joined again, perhaps
+				delete(v.s.mine, a.key)
+			}
+			if b == nil {
+				continue
+			}
 			ws, err := v.s.stored(b.Get(a.key[:]))
 			if err != nil { // asked again
 				v.log.Warn().Err(err).Str("relay", v.s.o.URL).Msg("proven windows are damaged: history is asked for again")
@@ -73,6 +98,7 @@ func (v *visit) load() error {
 	if err != nil {
 		return fmt.Errorf("load what is proven of %s: %w", v.s.o.URL, err)
 	}
+	v.s.loaded = p.number
 	v.s.caughtUp(v.saver.lastCaughtUp)
 	return nil
 }
@@ -165,6 +191,9 @@ func (k *saver) save(step saved) error {
 		}
 		b := tx.Bucket(k.s.path("windows")...)
 		for _, a := range step.atoms {
+			if !k.s.lets(a, step.plan) { // part of what came may have been refused
+				continue
+			}
 			ws, err := k.s.stored(b.Get(a.key[:]))
 			if err != nil {
 				ws = nil

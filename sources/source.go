@@ -29,8 +29,9 @@ type Options struct {
 	Door    *Door
 	Intake  Intake
 	State   *state.DB
-	Filters []event.Filter // what to ask for, OR-ed; each request carries one filter
+	Filters []event.Filter // as in Wish, with History and Narrow: what Ask changes later. Door has its Want
 	History History
+	Narrow  []string
 	Once    bool // backfill: no live subscription; Serve returns nil when history is done
 	Again   bool // ask for what is proven too
 	Limit   int  // Once: stop after so many events of history; 0: none
@@ -57,9 +58,13 @@ const (
 
 // Source is the role of a source relay. It keeps what holds beyond one session; a visit is one session's work.
 type Source struct {
-	o     Options
-	atoms []atom
+	o       Options
+	asking  sync.Mutex                         // one Ask at a time
+	asked   atomic.Pointer[plan]               // what is asked for
+	joined  atomic.Pointer[map[atomKey]uint64] // plan.joined of asked; while Ask is at work, of what asked becomes
+	changed chan struct{}                      // 1: asked has changed; keepLive's
 
+	backoff   atomic.Pointer[relay.Backoff]
 	chunk     atomic.Int64 // most atoms of one request; halved when a relay finds that too wide
 	liveLimit atomic.Int64 // 0, or 1 where 0 is disliked
 	lastEvent atomic.Int64 // unix ns
@@ -75,7 +80,8 @@ type Source struct {
 	pages   int                 // so far; a number is used once, for an answer to an earlier visit may still be on its way on this socket
 	mine    map[atomKey]windows // proven by this process, up to oldClip
 	oldClip int64
-	cuts    int // sessions in a row that ended in the middle of catch-up or history and brought no proof
+	loaded  uint64 // number of the last plan that a visit took up
+	cuts    int    // sessions in a row that ended in the middle of catch-up or history and brought no proof
 }
 
 // New makes a Source; it starts nothing.
@@ -95,7 +101,11 @@ func New(o Options) *Source {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Source{o: o, atoms: atoms(o.Filters), limit: o.Limit, mine: make(map[atomKey]windows)}
+	s := &Source{o: o, limit: o.Limit, mine: make(map[atomKey]windows), changed: make(chan struct{}, 1)}
+	p := newPlan(Wish{Filters: o.Filters, History: o.History, Narrow: o.Narrow}, nil)
+	s.asked.Store(p)
+	s.backoff.Store(&o.Backoff)
+	s.joined.Store(&p.joined)
 	s.chunk.Store(maxAuthors)
 	s.st.Phase, s.st.Text = Idle, "not asked yet"
 	if o.History.None {
@@ -104,13 +114,16 @@ func New(o Options) *Source {
 	return s
 }
 
+// SetBackoff changes the waits between tries of a page and of a live subscription, from the next one on.
+func (s *Source) SetBackoff(b relay.Backoff) { s.backoff.Store(&b) }
+
 // Serve runs the role on one session. It returns nil when a one-shot source has asked for everything.
 func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	v := &visit{
 		s: s, sess: sess, ctx: ctx, cancel: cancel, log: s.o.Log, began: s.o.Now().Unix(),
-		signals: make(chan signal, 64), catchUpNow: make(chan struct{}, 1), liveReady: make(chan struct{}),
+		signals: make(chan signal, 64), catchUpNow: make(chan struct{}, 1), liveNews: make(chan struct{}, 1),
 	}
 	v.saver.init(s)
 	var running sync.WaitGroup
@@ -184,7 +197,8 @@ func (s *Source) narrower(n int) bool {
 
 // wait is the pause before a try, from 0; at least what the relay asked for.
 func (s *Source) wait(try int, wanted time.Duration) time.Duration {
-	return max(min(wanted, s.o.Backoff.Max), s.o.Backoff.Wait(try, rand.Float64))
+	b := s.backoff.Load()
+	return max(min(wanted, b.Max), b.Wait(try, rand.Float64))
 }
 
 // sleep waits for d or until ctx ends.

@@ -159,9 +159,9 @@ func (s *Source) paged(a answer, outside int) {
 }
 
 // proven works out how far back every atom is proven from its newest window.
-func (s *Source) proven(view map[atomKey]windows) {
-	back, all := int64(0), len(s.atoms) > 0
-	for _, a := range s.atoms {
+func (s *Source) proven(atoms []atom, view map[atomKey]windows) {
+	back, all := int64(0), len(atoms) > 0
+	for _, a := range atoms {
 		ws := view[a.key]
 		if len(ws) == 0 {
 			all = false

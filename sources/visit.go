@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -50,13 +51,16 @@ type visit struct {
 	began  int64                // unix seconds
 
 	signals    chan signal   // to keepLive
-	liveReady  chan struct{} // closed when every live subscription has answered, or had its time
+	stands     atomic.Uint64 // number of the last plan whose live subscriptions have all answered, or had their time
+	liveNews   chan struct{} // 1: stands has grown, or the plan has changed
 	catchUpNow chan struct{} // 1: a live subscription had a hole
 
 	mu    sync.Mutex
 	asked map[string]struct{} // subscriptions that are open as far as we know
 
+	plan   *plan               // run only: what it works on
 	view   map[atomKey]windows // run only: what is proven or asked in this visit
+	caught bool                // run only: it has caught up, or does without
 	dueAt  time.Time           // run only: the next catch-up
 	honest bool                // run only: an empty page has stayed empty after its EOSE
 	saver  saver
@@ -256,18 +260,40 @@ func (v *visit) run() error {
 		}
 		return v.saver.drain(v.ctx)
 	}
-	select { // what is published from here on comes live, so nothing falls between live and catch-up
-	case <-v.liveReady:
-	case <-v.ctx.Done():
-		return context.Cause(v.ctx)
-	}
-	if cut {
-		v.dueAt = time.Now().Add(v.s.o.CatchUpEvery)
-	} else {
-		if err := v.catchUp(); err != nil {
+	for {
+		err := v.pursue(cut)
+		if !errors.Is(err, errReplanned) {
 			return err
 		}
-		if !v.s.o.History.None {
+		if err := v.load(); err != nil {
+			return err
+		}
+		cut = false
+	}
+}
+
+// errReplanned interrupts what was begun for another plan.
+var errReplanned = errors.New("something else is asked for now")
+
+// pursue works on one plan. cut: it does without catch-up and history.
+func (v *visit) pursue(cut bool) error {
+	// What is published from here on comes live, so nothing falls between live and what is asked for now.
+	for v.stands.Load() < v.plan.number {
+		select {
+		case <-v.liveNews:
+		case <-v.ctx.Done():
+			return context.Cause(v.ctx)
+		}
+	}
+	if cut {
+		v.caught, v.dueAt = true, time.Now().Add(v.s.o.CatchUpEvery)
+	} else {
+		if !v.caught {
+			if err := v.catchUp(); err != nil {
+				return err
+			}
+		}
+		if !v.plan.history.None {
 			if err := v.history(); err != nil {
 				return err
 			}
@@ -289,13 +315,18 @@ func (v *visit) run() error {
 func (v *visit) untilDue() error {
 	t := time.NewTimer(time.Until(v.dueAt))
 	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-v.catchUpNow:
-	case <-v.ctx.Done():
-		return context.Cause(v.ctx)
+	for !v.replanned() {
+		select {
+		case <-t.C:
+			return nil
+		case <-v.catchUpNow:
+			return nil
+		case <-v.liveNews:
+		case <-v.ctx.Done():
+			return context.Cause(v.ctx)
+		}
 	}
-	return nil
+	return errReplanned
 }
 
 // due says whether a catch-up must not wait for history's end.
