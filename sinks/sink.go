@@ -82,7 +82,7 @@ type Sink struct {
 	log    zerolog.Logger
 	ledger *ledger
 	rules  atomic.Pointer[rules]
-	okTime atomic.Int64 // ns that an event may wait for its OK
+	okTime atomic.Int64  // ns that an event may wait for its OK
 	wake   chan struct{} // 1: something changed that the running attempt should look at
 	made   time.Time
 
