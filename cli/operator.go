@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v2"
 
 	"rebroadcastr/archive"
@@ -118,7 +119,9 @@ func (p *program) atDesk(c *cli.Context, f func(ctx context.Context, cfg *config
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	return usageOf(f(ctx, cfg, pipeline.New(pipeline.Options{Config: cfg, Store: store, Version: p.version, Now: p.now, Log: log})))
+	// The command itself says what was done.
+	o := pipeline.Options{Config: cfg, Store: store, Version: p.version, Now: p.now, Log: log.Level(zerolog.WarnLevel)}
+	return usageOf(f(ctx, cfg, pipeline.New(o)))
 }
 
 // usageOf gives an operator's request that cannot be done its exit code.

@@ -105,9 +105,9 @@ func (k SinkStory) text(now time.Time) string {
 	case "skipped":
 		return "not sent: " + k.reason()
 	case "settled":
-		text := "settled before " + moment(k.At) + ": delivered, refused by its own rules or kept back; no row is kept of that"
+		text := "settled before " + moment(k.At) + ": delivered or kept back (no row is kept that tells which)"
 		if k.Reason != "" {
-			text = "settled before " + moment(k.At) + ": delivered, or kept back: " + k.reason()
+			text += "; now it would be kept back: " + k.reason()
 		}
 		return text
 	}
@@ -161,8 +161,14 @@ func (r Relay) WriteText(w io.Writer, now time.Time) error {
 		b.WriteString("  no NIP-11 document\n")
 	}
 	if r.Window > 0 {
-		fmt.Fprintf(&b, "  sink: %s sent, window %d, %s after their time, %s about nothing that was sent, last OK %s\n", events(r.Sent), r.Window,
-			plural(int(r.Late), "OK"), plural(int(r.Strays), "OK"), ago(now, r.LastOK))
+		fmt.Fprintf(&b, "  sink: %s sent since the start, last OK %s, window %d", events(r.Sent), ago(now, r.LastOK), r.Window)
+		if r.Late > 0 {
+			fmt.Fprintf(&b, ", %s too late", plural(int(r.Late), "OK"))
+		}
+		if r.Strays > 0 {
+			fmt.Fprintf(&b, ", %s about nothing that was asked", plural(int(r.Strays), "OK"))
+		}
+		b.WriteByte('\n')
 	}
 	for _, p := range r.Parked {
 		fmt.Fprintf(&b, "  parked: %s for %s, the first %s\n", events(p.Events), p.Reason, due(now, p.Next))
