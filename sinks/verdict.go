@@ -33,7 +33,9 @@ const (
 	// maxParkedErrors is how many events wait for an error: of their own. Beyond it, or when most answers are error:, it is the
 	// relay that is in trouble and not the events.
 	maxParkedErrors = 1000
-	// maxAttempts is how often an event is offered that is answered error:, or not at all, before it is rejected.
+	// maxAttempts is how often an event is offered that is answered error:, or not at all, before it is rejected. What is not
+	// answered is not read back (REQ by id) before that: offering it again asks the same, a relay that has it says duplicate:, and
+	// some do not serve what they hold.
 	maxAttempts = 8
 	// maxUnclassified is the same for a refusal without a known prefix.
 	maxUnclassified = 3
