@@ -19,9 +19,9 @@ const (
 	mostControls  = 16
 	// trialEvery is the least time between the connections of two trials of one event.
 	trialEvery = 10 * time.Second
-	// calmTrials says for how many trialEvery nobody is tried after a trial that said nothing about the event, and how long an
-	// event lets others go first.
-	calmTrials = 6
+	// mostCalm bounds how often calm doubles, from trialEvery on, while trials say nothing: for so long nobody is tried after
+	// one, and the event lets others go first.
+	mostCalm = 5
 	// headDeaths is how often in a row one event must be the oldest unanswered at a death to be suspected at any window: a
 	// relay that answers others meanwhile keeps the window open.
 	headDeaths = 10
@@ -51,10 +51,11 @@ type suspicion struct {
 	next    time.Time   // no trial before
 	need    int         // controls on a first trial, if more than leastControls
 
-	calm  time.Time // nobody is tried before
-	head  uint64    // ordinal of the oldest unanswered at the last deaths
-	heads int       // how many in a row
-	aside map[uint64]time.Time
+	spoilt int       // times in a row that an event stepped aside for want of a trial that told something
+	calm   time.Time // nobody is tried before
+	head   uint64    // ordinal of the oldest unanswered at the last deaths
+	heads  int       // how many in a row
+	aside  map[uint64]time.Time
 }
 
 // prefixPoison is what a convicted event's row is counted under.
@@ -129,7 +130,7 @@ func (p *suspicion) tried(now time.Time, e ending) ruling {
 		p.next = now.Add(p.every)
 		return toBeTried
 	}
-	p.on, p.need = false, p.need/2
+	p.on, p.need, p.spoilt = false, p.need/2, 0
 	return convicted
 }
 
@@ -137,7 +138,11 @@ func (p *suspicion) tried(now time.Time, e ending) ruling {
 func (p *suspicion) acquit() { p.on, p.deaths = false, nil }
 
 // answered acquits the suspect: the deaths so far were chance.
-func (p *suspicion) answered() { p.doubt(); p.acquit() }
+func (p *suspicion) answered() {
+	p.doubt()
+	p.acquit()
+	p.spoilt = 0
+}
 
 func (p *suspicion) doubt() { p.need = min(2*max(p.need, leastControls), mostControls) }
 
@@ -145,18 +150,20 @@ func (p *suspicion) doubt() { p.need = min(2*max(p.need, leastControls), mostCon
 func (p *suspicion) unclear(now time.Time) {
 	p.doubt()
 	p.acquit()
-	p.calm = now.Add(calmTrials * p.every)
-	p.stepAside(now, p.suspect.Ordinal)
+	p.calm = p.stepAside(now, p.suspect.Ordinal)
 }
 
-// stepAside lets others go before the event. The cursor stands meanwhile.
-func (p *suspicion) stepAside(now time.Time, ordinal uint64) {
+// stepAside lets others go before the event, until the time returned. The cursor stands meanwhile.
+func (p *suspicion) stepAside(now time.Time, ordinal uint64) (until time.Time) {
+	until = now.Add(p.every << p.spoilt)
+	p.spoilt = min(p.spoilt+1, mostCalm)
 	if p.aside == nil {
 		p.aside = make(map[uint64]time.Time)
 	}
 	if len(p.aside) < mostAside {
-		p.aside[ordinal] = now.Add(calmTrials * p.every)
+		p.aside[ordinal] = until
 	}
+	return until
 }
 
 // isAside says whether others go before the event.
