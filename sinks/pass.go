@@ -186,13 +186,29 @@ type passer struct {
 // passAtOnce is how many records a pass looks at before the tail is asked again.
 const passAtOnce = 64
 
-// passOn takes the second pass a bit further; false: there is none. It stops at the first event that goes to the sink.
+// passOn takes the second pass a bit further; false: there is none.
 func (a *attempt) passOn() (found bool, err error) {
-	l, w := a.s.ledger, &a.pass
+	decide := func(rec *record.Record) decision { return a.s.decide(rec, a.sess) }
+	again, more, err := a.pass.on(a.s.ledger, a.s.o.Open, decide)
+	if again == nil || err != nil {
+		return more, err
+	}
+	return true, a.act(again.item, again.rec, again.decision)
+}
+
+// reopened is an event that a second pass has opened again, for it is not to be skipped as it was.
+type reopened struct {
+	item
+	rec *record.Record // valid until the passer goes on
+	decision
+}
+
+// on takes the pass that is under way a bit further, to the first event that it opens again; more: there is a pass.
+func (w *passer) on(l *ledger, open func(place.Place) (Reader, error), decide func(*record.Record) decision) (again *reopened, more bool, err error) {
 	p, number := l.Passing()
 	if p == (pass{}) {
 		w.close()
-		return false, nil
+		return nil, false, nil
 	}
 	if w.number != number {
 		w.close()
@@ -201,21 +217,20 @@ func (a *attempt) passOn() (found bool, err error) {
 	for range passAtOnce {
 		if !w.have {
 			if w.span, w.have, err = l.Held(p.Next); err != nil {
-				return false, err
+				return nil, true, err
 			}
 			if !w.have || w.span.span*heldSpan >= p.To {
-				l.Passed(number, p.To)
 				w.close()
-				return true, nil
+				p.Next = p.To
+				break
 			}
 		}
-		if err := w.read(a.s.o.Open); err != nil {
-			return false, err
+		if err := w.read(open); err != nil {
+			return nil, true, err
 		}
 		if !w.ahead || w.rec.Ordinal > w.span.last {
 			// What is left of the span stands on no line any more: it was withdrawn, or its segment is gone.
 			p.Next, w.have = (w.span.span+1)*heldSpan, false
-			l.Passed(number, p.Next)
 			continue
 		}
 		rec, from := &w.rec, p.Next
@@ -227,15 +242,14 @@ func (a *attempt) passOn() (found bool, err error) {
 		if reason == "" {
 			continue
 		}
-		if v := a.s.decide(rec, a.sess); v.skip != reason {
-			it := l.Reopen(mark{rec.Ordinal, rec.Place}, reason)
-			// Moved after it is open: whoever waits for the pass to end waits for it then.
-			l.Passed(number, p.Next)
-			return true, a.act(it, rec, v)
+		if v := decide(rec); v.skip != reason {
+			// Open before the pass is moved: who waits for its end waits for this one then.
+			again = &reopened{l.Reopen(mark{rec.Ordinal, rec.Place}, reason), rec, v}
+			break
 		}
 	}
 	l.Passed(number, p.Next)
-	return true, nil
+	return again, true, nil
 }
 
 // read has the next record ready that lies in the span, or behind it.

@@ -322,3 +322,80 @@ func TestHeldRows(t *testing.T) {
 		}
 	}
 }
+
+// TestHeldChanges: an older change put in front of a newer one is both, one after the other; and the row's place is never
+// behind an ordinal of it.
+func TestHeldChanges(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var older, newer heldChange
+		var row held
+		want := map[uint64]bool{}
+		first := place.Place{}
+		for _, c := range []*heldChange{&older, &newer} {
+			for range rapid.IntRange(0, 20).Draw(t, "changes") {
+				m := mark{Ordinal: rapid.Uint64Range(0, 12).Draw(t, "ordinal")}
+				m.Place = place.Make(1, 100*m.Ordinal)
+				if rapid.Bool().Draw(t, "held") {
+					c.hold(m)
+					want[m.Ordinal] = true
+					first = lowest(first, m.Place)
+				} else {
+					c.release(m.Ordinal)
+					delete(want, m.Ordinal)
+				}
+			}
+		}
+		newer.before(&older)
+		newer.apply(&row)
+		for o := range uint64(13) {
+			if row.set.has(o) != want[o] {
+				t.Fatalf("ordinal %d is held: %t, want %t", o, row.set.has(o), want[o])
+			}
+		}
+		if row.at != first {
+			t.Fatalf("the row begins at %s, want %s", row.at, first)
+		}
+	})
+}
+
+// TestKillInAPass: a second pass goes on after a kill, and sends at most what was not committed again: 1,000 answers and a
+// window.
+func TestKillInAPass(t *testing.T) {
+	r := newRig(t, relaytest.Script{})
+	lines := bare(6000)
+	r.log.add(t, record.Origin{}, lines...)
+	r.o.Want, r.o.FilterKey = kinds(7)
+	r.start()
+	r.settled()
+	if c := r.sink.Status().Counters; c.Skipped[SkipFilter] != 6000 {
+		t.Fatalf("skipped %v, want all 6,000", c.Skipped)
+	}
+	r.reopen(false)
+	r.o.Want, r.o.FilterKey = nil, ""
+	for range 3 {
+		before := len(r.relay.Got("EVENT"))
+		r.start()
+		r.await("some progress", func(st Status) bool { return st.Session.Sent > 1000 || st.Recheck == 0 && st.Pending == 0 })
+		r.balanced()
+		sent := map[string]bool{} // by the time of the kill
+		for _, m := range r.relay.Got("EVENT")[:before] {
+			sent[m.Raw] = true
+		}
+		again := 0
+		for _, m := range r.relay.Got("EVENT")[before:] {
+			if sent[m.Raw] {
+				again++
+			}
+		}
+		if most := commitAfter + r.o.Settings.Window; again > most {
+			t.Errorf("%d events were sent again after a kill, want at most %d", again, most)
+		}
+		r.reopen(true)
+	}
+	r.start()
+	r.settled()
+	r.has(lines)
+	if c := r.sink.Status().Counters; c.Delivered+c.Duplicate != 6000 || c.SkippedTotal() != 0 {
+		t.Fatalf("%+v; want 6,000 delivered and nothing held back", c)
+	}
+}

@@ -1,0 +1,279 @@
+package sinks
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"rebroadcastr/place"
+	"rebroadcastr/record"
+	"rebroadcastr/state"
+)
+
+// world is a ledger with its second passes, and a relay that takes everything: what an attempt does, one step at a time.
+type world struct {
+	t    *rapid.T
+	path string
+	db   *state.DB
+	log  *testLog
+	l    *ledger
+	pass passer
+	tail Reader
+
+	rules  int          // the kinds wanted, a bit each
+	again  []item       // open, and to be sent again
+	flying map[int]item // sent and not answered, by ordinal
+	sent   map[int]int  // times, by ordinal
+	parked int          // times anything was parked
+	acked  int          // since the last commit
+	spared int          // sends that kills and restarts may cost
+}
+
+func (w *world) decide(rec *record.Record) decision {
+	if w.rules&(1<<rec.Event.Kind) == 0 {
+		return decision{skip: SkipFilter}
+	}
+	return decision{}
+}
+
+// act judges it and sends it, or skips it.
+func (w *world) act(it item, rec *record.Record) {
+	if v := w.decide(rec); v.skip != "" {
+		w.l.Skip(it, v.skip)
+		return
+	}
+	w.flying[int(it.Ordinal)] = it
+	w.sent[int(it.Ordinal)]++
+}
+
+// open makes the ledger from the file, as New does, and starts anew what a session holds.
+func (w *world) open() {
+	w.l = mustLedger(w.t, w.db)
+	w.l.SetRules(fmt.Sprint(w.rules))
+	if err := w.l.Commit(); err != nil {
+		w.t.Fatalf("commit: %v", err)
+	}
+	w.pass, w.tail = passer{}, nil
+	w.again, w.flying, w.acked = w.l.Open(), make(map[int]item), 0
+}
+
+func (w *world) commit() {
+	if err := w.l.Commit(); err != nil {
+		w.t.Fatalf("commit: %v", err)
+	}
+	w.acked = 0
+}
+
+// restart opens the state again, as it is or as a kill leaves it.
+func (w *world) restart(kill bool) {
+	w.spared += len(w.flying)
+	if kill {
+		w.spared += w.acked
+		copyState(w.t, w.path, w.path+".killed")
+	} else {
+		w.commit()
+	}
+	w.db.Close()
+	if kill {
+		if err := os.Rename(w.path+".killed", w.path); err != nil {
+			w.t.Fatalf("%v", err)
+		}
+	}
+	w.db = openState(w.t, w.path)
+	w.open()
+}
+
+// next does what an attempt does next, in its order; false: there is nothing.
+func (w *world) next() bool {
+	if len(w.again) > 0 {
+		it := w.again[0]
+		w.again = w.again[1:]
+		w.act(it, &w.log.recs[it.Ordinal])
+		return true
+	}
+	if w.tail == nil {
+		_, _, frontier, _ := w.l.Account()
+		w.tail, _ = w.log.Open(frontier.Place)
+	}
+	if rec, ok, _ := w.tail.TryNext(); ok {
+		it, err := w.l.Next(&rec)
+		if err != nil {
+			w.t.Fatalf("next: %v", err)
+		}
+		w.act(it, &rec)
+		return true
+	}
+	again, more, err := w.pass.on(w.l, w.log.Open, w.decide)
+	if err != nil {
+		w.t.Fatalf("pass: %v", err)
+	}
+	if again != nil {
+		w.act(again.item, again.rec)
+	}
+	return more
+}
+
+// due sends a parked event; false: there is none.
+func (w *world) due() bool {
+	rows, err := w.l.Due(never, 1, func(k parkedKey) bool {
+		for _, it := range w.flying {
+			if it.parked && it.key == k {
+				return true
+			}
+		}
+		return false
+	})
+	if err != nil {
+		w.t.Fatalf("due: %v", err)
+	}
+	if len(rows) == 0 {
+		return false
+	}
+	w.act(rows[0], &w.log.recs[rows[0].Ordinal])
+	return true
+}
+
+// answer settles n of what is in flight.
+func (w *world) answer(n int, settle func(item)) {
+	for _, o := range slices.Sorted(maps.Keys(w.flying)) {
+		if n--; n < 0 {
+			return
+		}
+		settle(w.flying[o])
+		delete(w.flying, o)
+	}
+}
+
+func (w *world) ack(it item) {
+	w.l.Ack(it, delivered)
+	w.acked++
+}
+
+func (w *world) check() {
+	c, _, frontier, open := w.l.Account()
+	st := Status{Counters: c, Issued: w.log.next, Pending: w.log.next - frontier.Ordinal + uint64(open)}
+	if err := st.Balance().Check(); err != nil {
+		w.t.Fatalf("%v", err)
+	}
+	held, next := uint64(0), uint64(0)
+	for {
+		h, ok, err := w.l.Held(next)
+		if err != nil {
+			w.t.Fatalf("held: %v", err)
+		}
+		if !ok {
+			break
+		}
+		for _, row := range h.by {
+			held += uint64(row.set.count())
+		}
+		next = (h.span + 1) * heldSpan
+	}
+	if held != c.Skipped[SkipFilter] {
+		w.t.Fatalf("%d ordinals are held, and %d counted as skipped by the filter", held, c.Skipped[SkipFilter])
+	}
+	sent, distinct := 0, 0
+	for _, n := range w.sent {
+		sent, distinct = sent+n, distinct+1
+	}
+	if again := sent - distinct - w.parked; again > w.spared {
+		w.t.Fatalf("%d sends too many, want at most the %d of what was unanswered or uncommitted at a kill", again, w.spared)
+	}
+}
+
+// TestPassProperty: whatever is archived, answered, parked, committed, killed and restarted, and however often the rules
+// change meanwhile: in the end the sink was sent what the last rules take, and nothing that no rules took when it went. The
+// counters balance after each step, what is held is what is counted as held, and only kills and parking cost second sends.
+func TestPassProperty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		dir, err := os.MkdirTemp("", "pass")
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		defer os.RemoveAll(dir)
+		w := &world{t: t, path: filepath.Join(dir, "state.db"), log: newLog(), rules: 1, sent: make(map[int]int)}
+		w.db = openState(t, w.path)
+		defer func() { w.db.Close() }()
+		w.open()
+		t.Repeat(map[string]func(*rapid.T){
+			"archive": func(t *rapid.T) {
+				// Now and then more than a span of what is held back.
+				n := rapid.SampledFrom([]int{1, 5, 20, 40, heldSpan / 2}).Draw(t, "events")
+				w.log.append(n, func(int) int { return rapid.IntRange(0, 2).Draw(t, "kind") })
+			},
+			"go on": func(t *rapid.T) {
+				for range rapid.SampledFrom([]int{1, 5, 50, heldSpan}).Draw(t, "steps") {
+					w.next()
+				}
+			},
+			"due": func(t *rapid.T) {
+				for range rapid.IntRange(1, 5).Draw(t, "parked") {
+					w.due()
+				}
+			},
+			"answer": func(t *rapid.T) {
+				w.answer(rapid.SampledFrom([]int{1, 5, 50, heldSpan}).Draw(t, "answers"), w.ack)
+			},
+			"park": func(t *rapid.T) {
+				w.answer(rapid.IntRange(1, 3).Draw(t, "parked"), func(it item) {
+					w.l.Later(it, time.UnixMilli(5), 1, parkedForError)
+					w.parked++
+				})
+			},
+			"rules": func(t *rapid.T) {
+				// Often before the pass for those before has ended.
+				for range rapid.IntRange(1, 4).Draw(t, "changes") {
+					w.rules = rapid.IntRange(0, 7).Draw(t, "rules")
+					w.l.SetRules(fmt.Sprint(w.rules))
+					for range rapid.IntRange(0, 4).Draw(t, "steps") {
+						w.next()
+					}
+				}
+			},
+			"commit": func(*rapid.T) { w.commit() },
+			"failing commit": func(*rapid.T) {
+				w.l.db = &failing{DB: w.db, broken: true}
+				_ = w.l.Commit()
+				w.l.db = w.db
+			},
+			"kill":    func(*rapid.T) { w.restart(true) },
+			"restart": func(*rapid.T) { w.restart(false) },
+			"":        func(*rapid.T) { w.check() },
+		})
+		for more := true; more; {
+			next, due := w.next(), w.due()
+			more = next || due || len(w.flying) > 0
+			w.answer(50, w.ack)
+		}
+		w.check()
+		for _, rec := range w.log.recs {
+			if w.rules&(1<<rec.Event.Kind) != 0 && w.sent[int(rec.Ordinal)] == 0 {
+				t.Fatalf("ordinal %d of kind %d was not sent; the rules of now (%03b) take it", rec.Ordinal, rec.Event.Kind, w.rules)
+			}
+		}
+		w.commit()
+		if _, passing, _ := w.l.Committed(); passing {
+			t.Fatalf("a pass is still under way after its end was committed")
+		}
+	})
+}
+
+// append adds n events of the kinds that kind draws.
+func (l *testLog) append(n int, kind func(int) int) {
+	for i := range n {
+		rec := record.Record{Place: l.end, Ordinal: l.next}
+		rec.Event.ID = sha256.Sum256(fmt.Append(nil, l.next))
+		rec.Event.Kind = kind(i)
+		l.end = place.Make(1, l.end.Offset()+10)
+		rec.End = l.end
+		l.next++
+		l.recs = append(l.recs, rec)
+	}
+}
