@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"rebroadcastr/archive"
 	"rebroadcastr/config"
 	"rebroadcastr/event"
 )
@@ -25,6 +26,8 @@ type Process struct {
 	Stdout, Stderr io.Writer
 	// Now is the wall clock, by which events expire, histories begin and files are dated; nil: time.Now.
 	Now func() time.Time
+	// Files is where the archive's segments live; nil: the operating system's filesystem.
+	Files archive.FS
 }
 
 // program is one run of the command line.
@@ -35,6 +38,7 @@ type program struct {
 	stdout, stderr io.Writer
 	version        string
 	now            func() time.Time
+	files          archive.FS
 }
 
 // Version is set by the build (-X rebroadcastr/cli.Version=…); without it the module's own is used.
@@ -42,9 +46,12 @@ var Version string
 
 // Main runs one command and returns its exit code. A panic outside of the stages is reported and is exit 1.
 func Main(ctx context.Context, proc Process) (code int) {
-	p := &program{ctx: ctx, lookup: proc.LookupEnv, stdin: proc.Stdin, stdout: proc.Stdout, stderr: proc.Stderr, version: buildVersion(), now: proc.Now}
+	p := &program{ctx: ctx, lookup: proc.LookupEnv, stdin: proc.Stdin, stdout: proc.Stdout, stderr: proc.Stderr, version: buildVersion(), now: proc.Now, files: proc.Files}
 	if p.now == nil {
 		p.now = time.Now
+	}
+	if p.files == nil {
+		p.files = archive.OS{}
 	}
 	defer func() {
 		if r := recover(); r != nil {

@@ -88,11 +88,11 @@ func (h *host) notify(state string) {
 }
 
 // open takes room, store and mirror in turn. A daemon waits for room; a one-shot command does not.
-func (h *host) open(ctx context.Context, o pipeline.Options, waitForRoom bool) (*pipeline.Mirror, *pipeline.Store, error) {
-	if err := h.room(ctx, waitForRoom); err != nil {
+func (h *host) open(ctx context.Context, fsys archive.FS, o pipeline.Options, waitForRoom bool) (*pipeline.Mirror, *pipeline.Store, error) {
+	if err := h.room(ctx, fsys, waitForRoom); err != nil {
 		return nil, nil, err
 	}
-	store, err := pipeline.OpenStore(ctx, h.cfg, h.log, h.now, func(what string) {
+	store, err := pipeline.OpenStore(ctx, fsys, h.cfg, h.log, h.now, func(what string) {
 		h.say(what)
 		h.log.Info().Msg(what)
 	})
@@ -106,11 +106,11 @@ func (h *host) open(ctx context.Context, o pipeline.Options, waitForRoom bool) (
 }
 
 // room checks archive.min_free before the index is opened, which dies on a full disk.
-func (h *host) room(ctx context.Context, wait bool) error {
+func (h *host) room(ctx context.Context, fsys archive.FS, wait bool) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for waiting := false; ; waiting = true {
-		free, need, err := archive.Room(nil, h.cfg.Archive.Dir, h.cfg.Archive.MinFree)
+		free, need, err := archive.Room(fsys, h.cfg.Archive.Dir, h.cfg.Archive.MinFree)
 		if err != nil {
 			return err
 		}

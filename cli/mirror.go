@@ -52,7 +52,7 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 	watchdog := spawn("watchdog", func() error { return h.watchdog(beat) })
 	defer func() { stopBeat(); err = errors.Join(err, watchdog.wait()) }()
 
-	m, store, err := h.open(ctx, o, command == "run")
+	m, store, err := h.open(ctx, p.files, o, command == "run")
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) { // stopped while it waited for room or mended the index
 			summary = h.Status()

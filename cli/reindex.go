@@ -40,11 +40,11 @@ func (p *program) reindex(c *cli.Context) (err error) {
 	ctx, _, stop := signals(p.ctx)
 	defer stop()
 	h := newHost(cfg, log, p.version, p.now)
-	if err := h.room(ctx, false); err != nil {
+	if err := h.room(ctx, p.files, false); err != nil {
 		return err
 	}
 	begin := time.Now()
-	n, err := pipeline.Reindex(ctx, cfg, log, p.now, func(what string) { log.Info().Msg(what) })
+	n, err := pipeline.Reindex(ctx, p.files, cfg, log, p.now, func(what string) { log.Info().Msg(what) })
 	if errors.Is(err, context.Canceled) {
 		return &exitError{exitInterrupted, errors.New("reindex: interrupted; the next start finishes it")}
 	}

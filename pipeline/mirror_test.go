@@ -71,7 +71,7 @@ func prepareOn(t *testing.T, fsys archive.FS, cfg *config.Config, o Options) *ri
 		o.Now = time.Now
 	}
 	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
-	store, err := openStore(t.Context(), fsys, cfg, log, o.Now, func(string) {})
+	store, err := OpenStore(t.Context(), fsys, cfg, log, o.Now, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}

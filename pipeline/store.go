@@ -39,12 +39,8 @@ const progressEvery = 2 * time.Second
 // first event is accepted. say gets a line now and then while that takes long.
 //
 // The order matters: the archive never reuses a number that the index knows, so the index is opened before it; and
-// a Badger hit counts only below the end that the archive finds, so it is trusted after.
-func OpenStore(ctx context.Context, cfg *config.Config, log zerolog.Logger, now func() time.Time, say func(string)) (*Store, error) {
-	return openStore(ctx, archive.OS{}, cfg, log, now, say)
-}
-
-func openStore(ctx context.Context, fsys archive.FS, cfg *config.Config, log zerolog.Logger, now func() time.Time, say func(string)) (*Store, error) {
+// a Badger hit counts only below the end that the archive finds, so it is trusted after. fsys is where the segments live.
+func OpenStore(ctx context.Context, fsys archive.FS, cfg *config.Config, log zerolog.Logger, now func() time.Time, say func(string)) (*Store, error) {
 	dir := cfg.Archive.Dir
 	db, err := state.Open(filepath.Join(dir, "state.db"), log)
 	if err != nil {
@@ -99,11 +95,11 @@ func (s *Store) open(ctx context.Context, fsys archive.FS, cfg *config.Config, l
 
 // Reindex makes the index anew from the archive and returns the number of events in it. The lock is held already. A
 // Reindex that is cut off is finished by the next start: the checkpoint says how far it came.
-func Reindex(ctx context.Context, cfg *config.Config, log zerolog.Logger, now func() time.Time, say func(string)) (n int, err error) {
+func Reindex(ctx context.Context, fsys archive.FS, cfg *config.Config, log zerolog.Logger, now func() time.Time, say func(string)) (n int, err error) {
 	if err := dedup.Destroy(filepath.Join(cfg.Archive.Dir, indexDir)); err != nil {
 		return 0, err
 	}
-	s, err := OpenStore(ctx, cfg, log, now, say)
+	s, err := OpenStore(ctx, fsys, cfg, log, now, say)
 	if err != nil {
 		return 0, err
 	}
