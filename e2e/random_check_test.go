@@ -7,12 +7,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/nbd-wtf/go-nostr"
 )
 
 // lacks lists what the archive does not have of what a source serves and the last setup asks it for.
 func (r *round) lacks(archived map[string]bool) (out []string) {
 	for id, f := range r.facts {
 		if archived[id] {
+			continue
+		}
+		if f.imported {
+			out = append(out, "not archived: "+f.String())
 			continue
 		}
 		for s, sure := range f.at {
@@ -52,32 +58,25 @@ const (
 
 // rule tells whether a sink gets an event, from its setups so far. may: it depends on a moment that the test does not know.
 func (r *round) rule(s *station, f *fact, withdrawn bool) (rule, string) {
-	k := r.setup.sinks[s]
-	now := r.setup.want.takes(f.e) && k.takes(f.e)
-	ever := slices.ContainsFunc(r.setups, func(c *setup) bool {
-		own, named := c.sinks[s]
-		return named && c.want.takes(f.e) && own.takes(f.e)
-	})
 	x := expiry(f.e)
 	switch {
-	case !ever:
-		return forbidden, "its filters do not take it"
 	case never(f.e):
 		return forbidden, "never sent to anyone"
 	case x > 0 && x <= r.clock.earliest.Load():
 		return forbidden, "expired before the round"
 	}
-	for _, row := range rows {
-		switch {
-		case !row.holds(f.e) || slices.Contains(k.send, row.name):
-		case row.name == "expiring" && s.nip40:
-		default:
-			return forbidden, "row " + row.name
+	why, ever := "", false
+	for _, c := range r.setups {
+		if why = c.holds(s, f.e); why == "" {
+			ever = true
 		}
 	}
-	switch _, own := f.at[s]; {
-	case !now:
-		return may, "its last filter does not take it"
+	_, own := f.at[s]
+	switch {
+	case !ever:
+		return forbidden, why
+	case why != "":
+		return may, "not any more: " + why
 	case own:
 		return may, "it is from there"
 	case s.real != nil && f.e.Kind == 5:
@@ -88,6 +87,25 @@ func (r *round) rule(s *station, f *fact, withdrawn bool) (rule, string) {
 		return may, "deleted or superseded"
 	}
 	return must, ""
+}
+
+// holds says why a setup keeps an event from a sink; "": it does not.
+func (c *setup) holds(s *station, e *nostr.Event) string {
+	k, named := c.sinks[s]
+	switch {
+	case !named:
+		return "it is no sink"
+	case !c.want.takes(e) || !k.takes(e):
+		return "its filters do not take it"
+	case int64(e.CreatedAt) < k.since:
+		return "from before the sink's start"
+	}
+	for _, row := range rows {
+		if row.holds(e) && !slices.Contains(k.send, row.name) && (row.name != "expiring" || !s.nip40) {
+			return "row " + row.name
+		}
+	}
+	return ""
 }
 
 // undelivered lists what sinks have not settled of what they must get.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -18,7 +19,7 @@ import (
 // set, the test binary is the program.
 const clockVariable = "E2E_CLOCK"
 
-// beTheProgram runs the command line instead of the tests, by a clock that follows the file.
+// beTheProgram runs the command line instead of the tests, by a clock that follows the file and with a journal beside it.
 func beTheProgram(file string) int {
 	var offset atomic.Int64
 	read := func() {
@@ -46,9 +47,15 @@ func beTheProgram(file string) int {
 		}
 	}()
 	defer func() { cancel(); <-done }()
+	files, err := openJournal(filepath.Join(filepath.Dir(file), "journal"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return cli.Main(context.Background(), cli.Process{
 		Args: os.Args, LookupEnv: os.LookupEnv, Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Now: func() time.Time { return stepped(time.Now(), offset.Load()) },
+		Now:   func() time.Time { return stepped(time.Now(), offset.Load()) },
+		Files: files,
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nbd-wtf/go-nostr"
 )
@@ -31,7 +32,8 @@ type setup struct {
 
 type sinkSetup struct {
 	choice
-	send []string
+	send  []string
+	since int64 // start: a date
 }
 
 // reads says whether the setup takes an event from a source.
@@ -93,6 +95,9 @@ func newSink(rng *rand.Rand, some []string) (k sinkSetup) {
 	case 2:
 		k.only = nostr.Filters{{Authors: some[:1]}, {Tags: nostr.TagMap{"t": {"nostr"}}}}
 	}
+	if rng.IntN(6) == 0 {
+		k.since = time.Now().Add(-400 * 24 * time.Hour).Truncate(24 * time.Hour).Unix()
+	}
 	for _, row := range rows {
 		if rng.IntN(5) == 0 {
 			k.send = append(k.send, row.name)
@@ -105,7 +110,35 @@ func newSink(rng *rand.Rand, some []string) (k sinkSetup) {
 func (c *setup) changed(rng *rand.Rand, whole *setup) (*setup, string) {
 	n := *c
 	n.sources, n.sinks = maps.Clone(c.sources), maps.Clone(c.sinks)
-	switch rng.IntN(6) {
+	switch rng.IntN(9) {
+	case 6:
+		for s, k := range n.sinks {
+			k.only, k.except = nil, nil
+			n.sinks[s] = k
+		}
+		return &n, "every sink takes everything"
+	case 7:
+		for s, k := range n.sinks {
+			k.send = nil
+			for _, row := range rows {
+				if rng.IntN(2) == 0 {
+					k.send = append(k.send, row.name)
+				}
+			}
+			n.sinks[s] = k
+		}
+		return &n, "other rows are sent"
+	case 9:
+		n.want.except = nil
+		return &n, "nothing is excepted"
+	case 10:
+		for s := range n.sources {
+			n.sources[s] = choice{}
+		}
+		return &n, "every source takes everything"
+	case 8:
+		n.want.only = nil
+		return &n, "all: true"
 	case 0:
 		k := []int{7, 6, 3, 1063}[rng.IntN(4)]
 		n.want.except = append(slices.Clone(n.want.except), nostr.Filter{Kinds: []int{k}})
@@ -185,7 +218,11 @@ func (c *setup) yaml(dir string) string {
 	}
 	for _, s := range ordered(c.sinks) {
 		k := c.sinks[s]
-		line("  - {url: %q, name: %q, send: [%s]%s}", s.url, s.name, strings.Join(k.send, ", "), k.yaml())
+		start := "all"
+		if k.since > 0 {
+			start = time.Unix(k.since, 0).UTC().Format(time.DateOnly)
+		}
+		line("  - {url: %q, name: %q, start: %s, send: [%s]%s}", s.url, s.name, start, strings.Join(k.send, ", "), k.yaml())
 	}
 	return b.String()
 }

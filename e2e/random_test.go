@@ -236,13 +236,21 @@ func (r *round) live() {
 		case <-r.program.Done():
 			r.t.Fatalf("the program ended by itself:\n%s", tail(r.program.Stderr(), 3000))
 		}
-		switch s := r.stations[rng.IntN(len(r.stations))]; rng.IntN(12) {
+		switch s := r.stations[rng.IntN(len(r.stations))]; rng.IntN(16) {
 		case 0, 1:
 			s.spoil(rng, r.say)
 		case 2, 3:
 			s.calm()
 		case 4:
 			r.stepClock()
+		case 5:
+			r.bringIn()
+		case 6:
+			if r.clock.wrong.Load() <= 0 {
+				d := time.Duration(rng.IntN(36*60)) * time.Minute
+				r.must(r.clock.pass(d))
+				r.say("%s pass", d)
+			}
 		default:
 			for range 1 + rng.IntN(8) {
 				r.publish(true)
@@ -250,6 +258,25 @@ func (r *round) live() {
 		}
 	}
 	r.finish()
+}
+
+// bringIn imports events through the running program.
+func (r *round) bringIn() {
+	var text strings.Builder
+	var facts []*fact
+	for range 1 + r.rng.IntN(20) {
+		f := r.maker.late()
+		facts = append(facts, f)
+		r.facts[f.e.ID] = f
+		text.WriteString(f.raw + "\n")
+	}
+	file := filepath.Join(r.dir, "import.jsonl")
+	r.must(os.WriteFile(file, []byte(text.String()), 0o600))
+	r.command(incomplete, "import", "-c", r.config(), file)
+	for _, f := range facts {
+		f.imported = r.setup.want.takes(f.e) && archivable(f.e)
+	}
+	r.say("%d events imported", len(facts))
 }
 
 // stepClock makes the child's clock wrong, or right again.
@@ -266,6 +293,12 @@ func (r *round) finish() {
 	case way < 5:
 		r.say("kill -9")
 		r.must(p.Kill())
+		if r.rng.IntN(2) == 0 {
+			r.powerCut = true
+			did, err := powerCut(r.rng, r.archive, filepath.Join(r.dir, "journal"))
+			r.must(err)
+			r.say("power cut: %s", strings.Join(did, "; "))
+		}
 	case way < 8:
 		r.say("SIGTERM")
 		r.term(false)
@@ -311,7 +344,13 @@ func (r *round) down() {
 		r.must(os.RemoveAll(filepath.Join(r.archive, "state.db")))
 	case 2:
 		r.say("reindex")
-		r.command("reindex", "-c", r.config())
+		r.command(0, "reindex", "-c", r.config())
+	case 3:
+		r.say("backfill")
+		for _, s := range r.stations {
+			s.calm()
+		}
+		r.command(incomplete, "backfill", "-c", r.config(), "--no-progress", "--give-up", "500ms")
 	}
 	if rng.IntN(2) == 0 {
 		next, what := r.setup.changed(rng, r.first)

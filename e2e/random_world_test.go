@@ -19,6 +19,8 @@ type fact struct {
 	// at are the sources that serve it once they are healed. True: whoever asks the source as NIP-01 says gets it, whatever
 	// happened before. False: it was dated back and published while nobody may have listened, or listened on a line that broke.
 	at map[*station]bool
+	// imported: the command ended well, so it is in the archive.
+	imported bool
 }
 
 func (f *fact) String() string {
@@ -29,6 +31,9 @@ func (f *fact) String() string {
 		} else {
 			where = append(where, s.name+" (may be missed)")
 		}
+	}
+	if f.imported {
+		where = append(where, "imported")
 	}
 	slices.Sort(where)
 	tags := ""
