@@ -111,10 +111,10 @@ func (p *program) atDesk(c *cli.Context, f func(ctx context.Context, cfg *config
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	defer func() { err = errors.Join(err, giveBack(cfg.Archive.Dir)) }() // while the lock is held
-	if err := newHost(cfg, log, p.version, p.now).room(ctx, false); err != nil {
+	if err := newHost(cfg, log, p.version, p.now).room(ctx, p.files, false); err != nil {
 		return err
 	}
-	store, err := pipeline.OpenStore(ctx, cfg, log, p.now, func(what string) { log.Info().Msg(what) })
+	store, err := pipeline.OpenStore(ctx, p.files, cfg, log, p.now, func(what string) { log.Info().Msg(what) })
 	if err != nil {
 		return err
 	}

@@ -193,8 +193,9 @@ func (l *ledger) parkLocked(m mark, due time.Time, attempts int, reason string) 
 	if reason == parkedForError {
 		l.counters.ParkedErrors++
 	}
-	if due.Before(l.nextDue) {
-		l.nextDue = due
+	// By the wall clock, as the row will be read: the monotonic one stands still while the machine sleeps.
+	if at := k.due(); at.Before(l.nextDue) {
+		l.nextDue = at
 	}
 	return item{mark: m, parked: true, key: k, attempts: attempts, reason: reason}
 }

@@ -361,3 +361,24 @@ func TestHighest(t *testing.T) {
 		t.Fatalf("highest after forgetting the first: %d, want 5", n)
 	}
 }
+
+// TestDueByTheWallClock: the wait of a parked event is not longer because the monotonic clock stood still, as it does while the
+// machine sleeps.
+func TestDueByTheWallClock(t *testing.T) {
+	db := openState(t, filepath.Join(t.TempDir(), "state.db"))
+	defer db.Close()
+	l := mustLedger(t, db)
+	it, err := l.Next(recordAt(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Due(time.Now(), 1, func(parkedKey) bool { return false }); err != nil { // from here on it knows of no row
+		t.Fatal(err)
+	}
+	due := time.Now().Add(time.Hour)
+	l.Later(it, due, 1, parkedForError)
+	// A reading of the same monotonic clock would be compared with it, and not with the time of day.
+	if got := l.NextDue(); got != got.Round(0) || got.UnixMilli() != due.UnixMilli() {
+		t.Errorf("next due %v, want the time of day %v alone", got, due.Round(0))
+	}
+}
