@@ -73,6 +73,9 @@ type round struct {
 	program  *program
 	lives    int
 	powerCut bool
+	// ahead: the child's clock is ahead of the world's at times, and no time passes. Were it wrong, and then right again only by
+	// its time's coming, nothing would show that what is proven and caught up was dated by it.
+	ahead bool
 	said     *os.File
 }
 
@@ -117,6 +120,7 @@ func randomRound(t *testing.T, seed uint64) {
 // build makes the world before the program's first start.
 func (r *round) build() {
 	rng := r.rng
+	r.ahead = rng.IntN(2) == 0
 	r.maker = &maker{rng: rng, clock: r.clock}
 	for i := range 2 + rng.IntN(5) {
 		r.maker.authors = append(r.maker.authors, &author{person: someone(r.t, fmt.Sprint(r.seed, " ", i))})
@@ -246,7 +250,7 @@ func (r *round) live() {
 		case 5:
 			r.bringIn()
 		case 6:
-			if r.clock.wrong.Load() <= 0 {
+			if !r.ahead {
 				d := time.Duration(rng.IntN(36*60)) * time.Minute
 				r.must(r.clock.pass(d))
 				r.say("%s pass", d)
@@ -281,7 +285,10 @@ func (r *round) bringIn() {
 
 // stepClock makes the child's clock wrong, or right again.
 func (r *round) stepClock() {
-	by := []time.Duration{0, 0, -24 * time.Hour, -time.Hour, time.Hour, 24 * time.Hour}[r.rng.IntN(6)]
+	by := []time.Duration{0, 0, -24 * time.Hour, -time.Hour}[r.rng.IntN(4)]
+	if by != 0 && r.ahead {
+		by = -by
+	}
 	r.must(r.clock.set(by))
 	r.say("the clock is wrong by %s", by)
 }
@@ -330,7 +337,7 @@ func (r *round) down() {
 	}
 	if rng.IntN(3) == 0 {
 		d := time.Duration(rng.IntN(48*60)) * time.Minute
-		if r.clock.wrong.Load() <= 0 {
+		if !r.ahead {
 			r.must(r.clock.pass(d))
 			r.say("%s pass", d)
 		}
