@@ -344,7 +344,7 @@ func (l *loader) selectionFlags() (s selection, given bool) {
 }
 
 func (l *loader) timeFlag(text string, a at, end bool) int64 {
-	unix, _, err := parseTime(text, l.in.Now, end)
+	unix, err := l.in.time(text, end)
 	if err != nil {
 		l.wrong(a, text, "%s", err)
 	} else if end && unix == 0 {

@@ -12,6 +12,9 @@ type Inputs struct {
 	Flags   map[string][]string         // flags given on the command line, by long name without dashes; "true"/"false" for switches
 	Env     func(string) (string, bool) // os.LookupEnv; nil: an empty environment
 	Now     time.Time                   // relative times are counted from here
+	// Resolved keeps what relative times came to, by their text, from one Load of a process to the next: 90d must not
+	// mean another day with each reload. nil: nothing is kept.
+	Resolved map[string]int64
 }
 
 // lists are the flags that may be repeated. Their variables are split at white space.
@@ -42,6 +45,19 @@ func (in Inputs) Given(flag string) (Given, bool) {
 	}
 	values := strings.Fields(text)
 	return Given{name, values}, len(values) > 0
+}
+
+// time reads a time. A relative one means what it meant in the Load before.
+func (in Inputs) time(text string, end bool) (int64, error) {
+	unix, relative, err := parseTime(text, in.Now, end)
+	if err != nil || !relative || in.Resolved == nil {
+		return unix, err
+	}
+	if was, known := in.Resolved[text]; known {
+		return was, nil
+	}
+	in.Resolved[text] = unix
+	return unix, nil
 }
 
 func (in Inputs) lookup(name string) (string, bool) {

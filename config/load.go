@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -58,6 +59,39 @@ func Defaults() *Config {
 	}
 }
 
+// Dir finds the archive of a config that may have mistakes elsewhere: who asks a running daemon needs no more of it.
+func Dir(in Inputs) (string, error) {
+	if dir := in.String("archive", ""); dir != "" && !HoldsPrivateKey(dir) {
+		return dir, nil
+	}
+	in.Command = "dir"
+	if in.File == "" {
+		in.File = in.String("config", "")
+	}
+	var text []byte
+	if in.File != "" {
+		var err error
+		if text, err = readFile(in.File, maxFile); err != nil {
+			return "", Problems{{File: show(in.File), Text: cause(err)}}
+		}
+	}
+	l := newLoader(in)
+	root := l.parse(text)
+	if len(l.problems) > 0 {
+		return "", l.problems // what is not YAML, or holds a key, may name any directory
+	}
+	if root != nil {
+		var sel selection
+		var sources, sinks []entry
+		l.mapping(root, at{file: l.tree.file, line: root.Line}, l.fields(&sel, &sources, &sinks))
+	}
+	before := len(l.problems)
+	if l.archive(); len(l.problems) > before {
+		return "", l.problems
+	}
+	return l.c.Archive.Dir, nil
+}
+
 // Load reads the file, flags and variables. Its error is of type Problems.
 func Load(in Inputs) (*Config, error) {
 	if in.File == "" {
@@ -74,9 +108,7 @@ func Load(in Inputs) (*Config, error) {
 }
 
 func load(in Inputs, text []byte) (*Config, error) {
-	l := &loader{in: in, rule: rules[in.Command], c: Defaults()}
-	l.tree.file, l.tree.lookup = show(in.File), in.lookup
-	l.c.File = in.File
+	l := newLoader(in)
 
 	var sel selection
 	var sources, sinks []entry
@@ -101,6 +133,13 @@ func load(in Inputs, text []byte) (*Config, error) {
 		return nil, l.problems
 	}
 	return l.c, nil
+}
+
+func newLoader(in Inputs) *loader {
+	l := &loader{in: in, rule: rules[in.Command], c: Defaults()}
+	l.tree.file, l.tree.lookup = show(in.File), in.lookup
+	l.c.File = in.File
+	return l
 }
 
 // fields are the file's keys.
@@ -170,7 +209,7 @@ func (l *loader) fields(sel *selection, sources, sinks *[]entry) map[string]read
 		"policy_out": l.later("{command: [], window: 64, timeout: 10s}"),
 		"discover":   l.later("{indexers: [wss://purplepag.es, wss://user.kindpag.es, wss://profiles.nostr1.com], refresh: 6h, exclude: []}"),
 		"alert":      l.later("{command: [], after: 10m, repeat: 24h}"),
-		"watch":      l.later("false"),
+		"watch":      func(n *yaml.Node, a at) { l.boolean(&c.Watch, n, a) },
 	}
 	maps.Copy(fields, l.selectionKeys(sel))
 	return fields
@@ -224,27 +263,42 @@ func (l *loader) given(flag string) (Given, bool) {
 // flags reads the flags that stand for one key of the file.
 func (l *loader) flags() {
 	c := l.c
-	if g, ok := l.given("archive"); ok {
-		c.Archive.Dir = g.Last()
-	}
-	if c.Archive.Dir == "" {
-		dir, ok := l.dataDir()
-		if !ok && l.rule != (rule{}) {
-			l.problem(at{flag: true}, "neither STATE_DIRECTORY nor XDG_DATA_HOME nor HOME is set: say --archive DIR")
-		}
-		c.Archive.Dir = dir
-	}
+	l.archive()
 	if g, ok := l.given("listen"); ok && l.rule.listens {
 		l.listen(g.Last(), g.at())
 	}
 	if !l.rule.listens {
 		c.Listen.Addr, c.Listen.Named = "", false
 	}
+	if g, ok := l.given("watch"); ok {
+		v, err := strconv.ParseBool(g.Last())
+		if err != nil {
+			l.wrong(g.at(), g.Last(), "say true or false")
+		}
+		c.Watch = v
+	}
+	if c.Watch && l.in.File == "" && l.rule.listens { // only a daemon watches
+		l.problem(at{path: "--watch", flag: true}, "there is no config file to watch: name one with -c FILE")
+	}
 	if g, ok := l.given("log-level"); ok {
 		l.oneOf(&c.Log.Level, levels, g.Last(), g.at())
 	}
 	if g, ok := l.given("log-format"); ok {
 		l.oneOf(&c.Log.Format, formats, g.Last(), g.at())
+	}
+}
+
+// archive decides where the archive is.
+func (l *loader) archive() {
+	if g, ok := l.given("archive"); ok {
+		l.c.Archive.Dir = g.Last()
+	}
+	if l.c.Archive.Dir == "" {
+		dir, ok := l.dataDir()
+		if !ok && l.rule != (rule{}) {
+			l.problem(at{flag: true}, "neither STATE_DIRECTORY nor XDG_DATA_HOME nor HOME is set: say --archive DIR")
+		}
+		l.c.Archive.Dir = dir
 	}
 }
 

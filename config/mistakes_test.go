@@ -178,7 +178,6 @@ watch: false
 		"alert: {after: 1m}":                           "alert: not there yet: only its default {command: [], after: 10m, repeat: 24h} is accepted",
 		"archive: {keep: {age: 30d}}":                  "archive.keep: not there yet: only its default {age: 0, size: 0} is accepted",
 		"archive: {vanish: purge}":                     "archive.vanish: not there yet: only its default seal is accepted",
-		"watch: true":                                  "watch: not there yet: only its default false is accepted",
 		"sinks: [{relays_of: [x]}]":                    "sinks[0].relays_of: unknown key",
 		"sinks: [{group: x}]":                          "sinks[0].group: not there yet",
 		"sinks: [{url: a.example.com, reconcile: 1h}]": "sinks[0].reconcile: not there yet: only its default off is accepted",

@@ -156,7 +156,7 @@ func (l *loader) start(n *yaml.Node, a at) (s Start) {
 }
 
 func (l *loader) when(text string, a at, forms string) int64 {
-	unix, _, err := parseTime(text, l.in.Now, false)
+	unix, err := l.in.time(text, false)
 	if errors.Is(err, errTime) {
 		err = errors.New("say " + forms)
 	}

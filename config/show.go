@@ -18,6 +18,17 @@ import (
 // YAML is the effective configuration as a config file: every key that is there, flags and variables worked in,
 // addresses normalised, relative times resolved. Loading it again gives the same Config. Files are named, never quoted.
 func (c *Config) YAML() ([]byte, error) {
+	var b strings.Builder
+	encoder := yaml.NewEncoder(&b)
+	encoder.SetIndent(2)
+	if err := encoder.Encode(c.keys().block()); err != nil {
+		return nil, fmt.Errorf("write config: %w", err)
+	}
+	return []byte(Redact(b.String())), nil
+}
+
+// keys are the keys of the effective configuration.
+func (c *Config) keys() *object {
 	top := new(object)
 	c.addSelection(top)
 	top.add("history", str(formatHistory(c.History)))
@@ -58,14 +69,7 @@ func (c *Config) YAML() ([]byte, error) {
 	top.add("log", new(object).add("level", str(c.Log.Level)).add("format", str(c.Log.Format)).flow())
 	top.add("shutdown_grace", str(formatDuration(c.Grace)))
 	top.add("watch", literal(c.Watch))
-
-	var b strings.Builder
-	encoder := yaml.NewEncoder(&b)
-	encoder.SetIndent(2)
-	if err := encoder.Encode(top.block()); err != nil {
-		return nil, fmt.Errorf("write config: %w", err)
-	}
-	return []byte(Redact(b.String())), nil
+	return top
 }
 
 // addSelection writes Want in the long form: what mentions and profile stood for is worked out in it.
