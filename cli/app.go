@@ -39,6 +39,8 @@ type program struct {
 	version        string
 	now            func() time.Time
 	files          archive.FS
+	again          func() (*config.Config, error) // loads the config once more; nil: the command takes it once
+	resolved       map[string]int64               // what relative times came to
 }
 
 // Version is set by the build (-X rebroadcastr/cli.Version=…); without it the module's own is used.
@@ -98,7 +100,7 @@ func (p *program) app() *cli.App {
 		Commands: append([]*cli.Command{
 			p.runCommand(), p.backfillCommand(), p.exportCommand(), p.importCommand(), p.reindexCommand(), p.statusCommand(),
 			p.explainCommand(), p.retryCommand(), p.pauseCommand(), p.resumeCommand(), p.forgetCommand(),
-			p.configCommand(), p.versionCommand(),
+			p.reloadCommand(), p.configCommand(), p.versionCommand(),
 		}, laterCommands()...),
 		HideVersion:               true, // there is a command
 		DisableSliceFlagSeparator: true, // a comma is part of a value
@@ -127,13 +129,23 @@ func setUsageError(c *cli.Command, f cli.OnUsageErrorFunc) {
 
 // load makes the config of the command that c is.
 func (p *program) load(c *cli.Context) (*config.Config, error) {
-	return config.Load(inputs(c, p.lookup, p.now()))
+	return config.Load(p.inputs(c))
+}
+
+// inputs are what the config of the command that c is is made from. Loads of one process agree on what 90d means.
+func (p *program) inputs(c *cli.Context) config.Inputs {
+	in := inputs(c, p.lookup, p.now())
+	if p.resolved == nil {
+		p.resolved = make(map[string]int64)
+	}
+	in.Resolved = p.resolved
+	return in
 }
 
 // later are commands that interface promises and that are not there yet, with what they are for.
 var later = map[string]string{
 	"deliver": "archive → sinks, once", "verify": "check the archive", "backup": "copy the archive", "audit": "which relay lacks which archived events",
-	"reload": "read the config again", "reconcile": "find late and missed events", "relay": "what a relay says of itself",
+	"reconcile": "find late and missed events", "relay": "what a relay says of itself",
 	"completion": "shell completion",
 }
 

@@ -131,7 +131,7 @@ func (d *daemonClient) do(ctx context.Context, method, path string, body io.Read
 
 // refusal is the error of an answer that is not 200.
 func refusal(resp *http.Response) error {
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10)) // part of an error already
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20)) // part of an error already
 	var p web.Problem
 	if json.Unmarshal(text, &p) != nil || p.Error == "" {
 		return fmt.Errorf("ask the daemon: %s: %s", resp.Status, text)
@@ -214,4 +214,12 @@ func (d *daemonClient) Resume(relay string) (report.Held, error) {
 
 func (d *daemonClient) Forget(sink string) (report.Forgotten, error) {
 	return call[report.Forgotten](context.Background(), d, http.MethodPost, "/control/forget", url.Values{"sink": {sink}})
+}
+
+func (d *daemonClient) Reload(ctx context.Context, dry bool) (report.Reloaded, error) {
+	query := url.Values{}
+	if dry {
+		query.Set("dry-run", "")
+	}
+	return call[report.Reloaded](ctx, d, http.MethodPost, "/control/reload", query)
 }

@@ -119,6 +119,7 @@ func relayFlags() []cli.Flag {
 func runFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "listen", Usage: "serve status, metrics and health on `ADDR`; \"\" is off (default: 127.0.0.1:9797)"},
+		&cli.BoolFlag{Name: "watch", Usage: "take up the config file whenever it changes"},
 	}
 }
 
@@ -133,7 +134,7 @@ func backfillFlags() []cli.Flag {
 
 // laterFlags are promised and not there yet; as unknown flags they would look like typing mistakes.
 var laterFlags = []string{
-	"watch", "dry-run", "follow", "cursor", "latest", "format", "gaps", "subscriptions", "expanded", "online", "quick", "repair", "fix", "fetch",
+	"dry-run", "follow", "cursor", "latest", "format", "gaps", "subscriptions", "expanded", "online", "quick", "repair", "fix", "fetch",
 }
 
 // span is a flag's duration, with days and weeks.

@@ -28,7 +28,7 @@ import (
 // host is what a writing command shows of itself while it holds the archive: the control socket always, the listener
 // when asked, and systemd's notifications. It answers from the first moment, also while the archive is being opened.
 type host struct {
-	cfg     *config.Config
+	logs    *logs
 	log     zerolog.Logger
 	version string
 	now     func() time.Time
@@ -36,24 +36,32 @@ type host struct {
 	mirror  atomic.Pointer[pipeline.Mirror]
 	doing   atomic.Pointer[string] // what start-up is doing
 	waiting atomic.Pointer[string] // why start-up waits for room; nil: it does not
+
+	reloader *reloader
 }
 
 // webGrace is what a request under way gets at the end.
 const webGrace = time.Second
 
-func newHost(cfg *config.Config, log zerolog.Logger, version string, now func() time.Time) *host {
-	h := &host{cfg: cfg, log: log, version: version, now: now, since: now()}
+func newHost(cfg *config.Config, l *logs, version string, now func() time.Time) *host {
+	h := &host{logs: l, log: l.logger(), version: version, now: now, since: now()}
+	h.reloader = newReloader(h, cfg)
 	h.say("opening the archive")
 	return h
 }
 
+// config is the one in force.
+func (h *host) config() *config.Config { return h.reloader.config() }
+
 // Status is the mirror's, or what start-up is doing.
 func (h *host) Status() report.Status {
 	if m := h.mirror.Load(); m != nil {
-		return m.Status()
+		s := m.Status()
+		h.reloader.report(&s)
+		return s
 	}
 	s := report.Status{State: report.Starting, Version: h.version, PID: os.Getpid(), Since: h.since, Now: h.now(),
-		Asked: h.cfg.Asked, Archive: report.Archive{Dir: h.cfg.Archive.Dir}}
+		Asked: h.config().Asked, Archive: report.Archive{Dir: h.config().Archive.Dir}}
 	if why := h.waiting.Load(); why != nil {
 		s.Archive.Waiting = *why
 		s.Problems = []string{"archive: " + *why}
@@ -92,14 +100,14 @@ func (h *host) open(ctx context.Context, fsys archive.FS, o pipeline.Options, wa
 	if err := h.room(ctx, fsys, waitForRoom); err != nil {
 		return nil, nil, err
 	}
-	store, err := pipeline.OpenStore(ctx, fsys, h.cfg, h.log, h.now, func(what string) {
+	store, err := pipeline.OpenStore(ctx, fsys, h.config(), h.log, h.now, func(what string) {
 		h.say(what)
 		h.log.Info().Msg(what)
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	o.Config, o.Store, o.Version, o.Now, o.Log = h.cfg, store, h.version, h.now, h.log
+	o.Config, o.Store, o.Version, o.Now, o.Log = h.config(), store, h.version, h.now, h.log
 	m := pipeline.New(o)
 	h.mirror.Store(m)
 	return m, store, nil
@@ -110,7 +118,7 @@ func (h *host) room(ctx context.Context, fsys archive.FS, wait bool) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for waiting := false; ; waiting = true {
-		free, need, err := archive.Room(fsys, h.cfg.Archive.Dir, h.cfg.Archive.MinFree)
+		free, need, err := archive.Room(fsys, h.config().Archive.Dir, h.config().Archive.MinFree)
 		if err != nil {
 			return err
 		}
@@ -121,7 +129,7 @@ func (h *host) room(ctx context.Context, fsys archive.FS, wait bool) error {
 			h.waiting.Store(nil)
 			return nil
 		}
-		why := fmt.Sprintf("%s has %s free, archive.min_free is %s: free some space", h.cfg.Archive.Dir, humanize.IBytes(uint64(free)), humanize.IBytes(uint64(need)))
+		why := fmt.Sprintf("%s has %s free, archive.min_free is %s: free some space", h.config().Archive.Dir, humanize.IBytes(uint64(free)), humanize.IBytes(uint64(need)))
 		if !wait {
 			return errors.New(why)
 		}
@@ -152,13 +160,13 @@ func (h *host) serve(ctx context.Context, lock *archive.LockFile) (stop func() e
 		}
 		return errors.Join(errs...)
 	}
-	control, err := listenControl(h.cfg)
+	control, err := listenControl(h.config())
 	if err != nil {
 		cancel()
 		return nil, err
 	}
 	addresses := []string{control.Addr().String()}
-	running = append(running, spawn("control socket", func() error { return web.Serve(ctx, control, web.Control(h, h, h), webGrace) }))
+	running = append(running, spawn("control socket", func() error { return web.Serve(ctx, control, web.Control(h, h, h, h), webGrace) }))
 	tcp, err := h.listenTCP()
 	if err != nil {
 		return nil, errors.Join(err, stop())
@@ -180,32 +188,32 @@ func (h *host) serve(ctx context.Context, lock *archive.LockFile) (stop func() e
 
 // listenTCP is nil without an address, or when the default one is taken: only what the user named is worth a failure.
 func (h *host) listenTCP() (net.Listener, error) {
-	if h.cfg.Listen.Addr == "" {
+	if h.config().Listen.Addr == "" {
 		return nil, nil
 	}
-	ln, err := net.Listen("tcp", h.cfg.Listen.Addr)
+	ln, err := net.Listen("tcp", h.config().Listen.Addr)
 	switch {
 	case err == nil:
 		return ln, nil
-	case !h.cfg.Listen.Named:
+	case !h.config().Listen.Named:
 		h.log.Warn().Err(err).Msg("going on without the status page; name another address with --listen")
 		return nil, nil
 	}
-	return nil, fmt.Errorf("listen on %s: %w%s", h.cfg.Listen.Addr, err, portHint(err))
+	return nil, fmt.Errorf("listen on %s: %w%s", h.config().Listen.Addr, err, portHint(err))
 }
 
 func (h *host) public() (http.Handler, error) {
 	handler := web.ReadOnly(h)
-	if h.cfg.Listen.PProf {
+	if h.config().Listen.PProf {
 		handler = web.WithProfiles(handler)
 	}
-	if h.cfg.Listen.TokenFile != "" {
-		token, err := os.ReadFile(h.cfg.Listen.TokenFile)
+	if h.config().Listen.TokenFile != "" {
+		token, err := os.ReadFile(h.config().Listen.TokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("read listen.token_file: %w", err)
 		}
 		if len(strings.TrimSpace(string(token))) == 0 {
-			return nil, fmt.Errorf("listen.token_file %s is empty", h.cfg.Listen.TokenFile)
+			return nil, fmt.Errorf("listen.token_file %s is empty", h.config().Listen.TokenFile)
 		}
 		handler = web.WithToken(handler, strings.TrimSpace(string(token)))
 	}

@@ -21,7 +21,8 @@ import (
 func (p *program) writing(cfg *config.Config, command string, o pipeline.Options, progress bool) (summary report.Status, err error) {
 	terminal := isTerminal(p.stderr)
 	out := &screen{w: p.stderr}
-	log := newLog(out, terminal, cfg.Log)
+	logs := newLogs(out, terminal, cfg.Log)
+	log := logs.logger()
 	for _, note := range cfg.Notes {
 		log.Info().Msg(note)
 	}
@@ -42,7 +43,10 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 
 	ctx, hurry, stopSignals := signals(p.ctx)
 	defer stopSignals()
-	h := newHost(cfg, log, p.version, p.now)
+	h := newHost(cfg, logs, p.version, p.now)
+	if h.reloader.load = p.again; p.again != nil {
+		defer h.reloader.listen()()
+	}
 	stopWeb, err := h.serve(context.WithoutCancel(ctx), lock)
 	if err != nil {
 		return summary, err
@@ -62,6 +66,9 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 		return summary, err
 	}
 	h.notify(daemon.SdNotifyReady + "\nSTATUS=mirroring")
+	reload, stopReload := context.WithCancel(ctx)
+	defer stopReload()
+	reloads := spawn("reload", func() error { return h.reloader.run(reload, m.Started()) })
 	show, stopShow := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopShow()
 	shown := spawn("progress", func() error {
@@ -72,7 +79,7 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 	})
 	stopping := context.AfterFunc(ctx, func() {
 		h.notify(daemon.SdNotifyStopping)
-		log.Info().Stringer("grace", cfg.Grace).Msg("stopping; a second signal cuts it short")
+		log.Info().Stringer("grace", h.config().Grace).Msg("stopping; a second signal cuts it short")
 	})
 	var done report.Status
 	var failed error
@@ -88,9 +95,10 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 	if !ran.endsSoonAfter(hurry) {
 		return m.Status(), fmt.Errorf("%w: ended without waiting for it any longer; what is not durable is sent or fetched again by the next start", archive.ErrStuck)
 	}
+	stopReload()
 	summary = done
 	summary.Interrupt = o.Once && ctx.Err() != nil
-	err = errors.Join(failed, ran.wait())
+	err = errors.Join(failed, ran.wait(), reloads.wait())
 	if !o.Once && err == nil { // a one-shot command prints a summary
 		log.Info().Uint64("archived", summary.Archive.Added).Str("after", report.Span(summary.Now.Sub(summary.Since))).Msg("stopped")
 	}

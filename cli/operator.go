@@ -104,14 +104,15 @@ func (p *program) atDesk(c *cli.Context, f func(ctx context.Context, cfg *config
 	if !errors.Is(err, errNoDaemon) {
 		return err
 	}
-	log := newLog(p.stderr, isTerminal(p.stderr), cfg.Log)
+	logs := newLogs(p.stderr, isTerminal(p.stderr), cfg.Log)
+	log := logs.logger()
 	lock, err := archive.Lock(cfg.Archive.Dir, c.Command.Name)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	defer func() { err = errors.Join(err, giveBack(cfg.Archive.Dir)) }() // while the lock is held
-	if err := newHost(cfg, log, p.version, p.now).room(ctx, p.files, false); err != nil {
+	if err := newHost(cfg, logs, p.version, p.now).room(ctx, p.files, false); err != nil {
 		return err
 	}
 	store, err := pipeline.OpenStore(ctx, p.files, cfg, log, p.now, func(what string) { log.Info().Msg(what) })

@@ -30,7 +30,8 @@ func (p *program) reindex(c *cli.Context) (err error) {
 	if err := mustExist("reindex", cfg.Archive.Dir); err != nil {
 		return err
 	}
-	log := newLog(p.stderr, isTerminal(p.stderr), cfg.Log)
+	logs := newLogs(p.stderr, isTerminal(p.stderr), cfg.Log)
+	log := logs.logger()
 	lock, err := archive.Lock(cfg.Archive.Dir, "reindex")
 	if err != nil {
 		return err
@@ -39,7 +40,7 @@ func (p *program) reindex(c *cli.Context) (err error) {
 	defer func() { err = errors.Join(err, giveBack(cfg.Archive.Dir)) }() // while the lock is held
 	ctx, _, stop := signals(p.ctx)
 	defer stop()
-	h := newHost(cfg, log, p.version, p.now)
+	h := newHost(cfg, logs, p.version, p.now)
 	if err := h.room(ctx, p.files, false); err != nil {
 		return err
 	}

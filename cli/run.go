@@ -5,6 +5,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"rebroadcastr/config"
 	"rebroadcastr/pipeline"
 )
 
@@ -21,6 +22,11 @@ func (p *program) runMirror(c *cli.Context) error {
 	cfg, err := p.load(c)
 	if err != nil {
 		return err
+	}
+	in := p.inputs(c)
+	p.again = func() (*config.Config, error) {
+		in.Now = p.now()
+		return config.Load(in)
 	}
 	_, err = p.writing(cfg, "run", pipeline.Options{}, false)
 	return err

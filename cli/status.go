@@ -60,11 +60,11 @@ func (p *program) status(c *cli.Context) error {
 	if c.IsSet("limit") {
 		return &exitError{exitUsage, errors.New("status: --limit goes with --rejected")}
 	}
-	cfg, err := p.load(c)
+	dir, err := config.Dir(p.inputs(c)) // how the daemon stands is most wanted when the config has a mistake
 	if err != nil {
 		return err
 	}
-	d, err := findDaemon(cfg.Archive.Dir)
+	d, err := findDaemon(dir)
 	if err == nil {
 		s, serr := d.status(p.ctx)
 		if err = serr; err == nil && c.Args().Present() {
@@ -89,7 +89,7 @@ func (p *program) status(c *cli.Context) error {
 		}
 	}
 	if errors.Is(err, errNoDaemon) {
-		return &exitError{exitIncomplete, fmt.Errorf("%w: %s", err, cfg.Archive.Dir)}
+		return &exitError{exitIncomplete, fmt.Errorf("%w: %s", err, dir)}
 	}
 	return err
 }

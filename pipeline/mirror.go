@@ -44,6 +44,7 @@ type Mirror struct {
 
 	bigFrames chan struct{}
 	failed    chan error // the first error of a stage
+	started   chan struct{}
 
 	applying  sync.Mutex      // one Apply at a time; over running
 	running   context.Context // the links' parent while links may join; else nil
@@ -79,7 +80,7 @@ func New(o Options) *Mirror {
 	return &Mirror{
 		asked: asked, stopAsked: stopAsked,
 		o: o, log: o.Log, intake: in, since: o.Now(), begun: begun, state: report.Starting,
-		bigFrames: make(chan struct{}, bigFrames), failed: make(chan error, 1),
+		bigFrames: make(chan struct{}, bigFrames), failed: make(chan error, 1), started: make(chan struct{}),
 		links: make(map[string]*link), left: make(map[string]*stage), imports: make(map[*importing]bool),
 	}
 }
@@ -102,6 +103,7 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 	err := m.Apply(m.config())
 	if err == nil {
 		m.setState(report.Running)
+		close(m.started)
 		err = m.wait(ctx)
 	}
 	m.setState(report.Stopping)
@@ -140,6 +142,9 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 	m.setState(report.Stopped)
 	return firstOf(errs)
 }
+
+// Started is closed when Run has started every link that the config names.
+func (m *Mirror) Started() <-chan struct{} { return m.started }
 
 // wait blocks until it is time to stop.
 func (m *Mirror) wait(ctx context.Context) error {

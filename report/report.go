@@ -16,6 +16,7 @@ type Status struct {
 	PID       int       `json:"pid"`
 	Since     time.Time `json:"since"`
 	Now       time.Time `json:"now"`
+	ConfigOf  time.Time `json:"config_of,omitzero"` // when the config in force was loaded
 	Asked     string    `json:"asked,omitempty"`
 	Archive   Archive   `json:"archive"`
 	Sources   []Source  `json:"sources"`

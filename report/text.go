@@ -97,6 +97,9 @@ func (s Status) WriteStatus(w io.Writer) error {
 		fmt.Fprintf(&b, " %s events, %s, %s free", num(int64(s.Archive.Lines)), humanize.IBytes(uint64(max(s.Archive.Bytes, 0))),
 			humanize.IBytes(uint64(max(s.Archive.Free, 0))))
 	}
+	if !s.ConfigOf.IsZero() {
+		fmt.Fprintf(&b, " · config of %s", s.ConfigOf.UTC().Format("2006-01-02 15:04"))
+	}
 	if s.Asked != "" {
 		fmt.Fprintf(&b, " · %s", s.Asked)
 	}

@@ -29,6 +29,13 @@ type Operator interface {
 	Forget(sink string) (report.Forgotten, error)
 }
 
+// Reloader takes up the config again.
+type Reloader interface {
+	// Reload applies the config as it is now, or with dry only tells what that would change. A config with mistakes is
+	// refused as Malformed, with all of them in the text, and changes nothing.
+	Reload(ctx context.Context, dry bool) (report.Reloaded, error)
+}
+
 // Problem is the body of an answer that is not 200.
 type Problem struct {
 	Error string `json:"error"`

@@ -57,9 +57,16 @@ func (d *daemon) Forget(sink string) (report.Forgotten, error) {
 	return report.Forgotten{}, report.Refuse(report.Conflict, "%s is a sink of the running config: remove it first (reload)", sink)
 }
 
+func (d *daemon) Reload(_ context.Context, dry bool) (report.Reloaded, error) {
+	if !dry {
+		return report.Reloaded{}, report.Refuse(report.Malformed, "rebroadcastr.yaml:2: sinks: unknown key")
+	}
+	return report.Reloaded{Changes: []string{"+ sink wss://x"}, DryRun: true}, nil
+}
+
 // What changes something stands on the control socket alone; every refusal has its status and says why as JSON.
 func TestOperator(t *testing.T) {
-	control := web.Control(running(), running(), running())
+	control := web.Control(running(), running(), running(), running())
 	for _, c := range []struct {
 		method, target string
 		code           int
@@ -74,6 +81,8 @@ func TestOperator(t *testing.T) {
 		{"POST", "/control/pause?relay=a", 200, `"paused": true`},
 		{"POST", "/control/resume?relay=a", 503, "not ready yet"},
 		{"POST", "/control/forget?sink=a", 409, "remove it first (reload)"},
+		{"POST", "/control/reload?dry-run", 200, `"+ sink wss://x"`},
+		{"POST", "/control/reload", 400, "rebroadcastr.yaml:2: sinks"},
 		{"POST", "/control/forget?sink=x", 500, "the disk is gone"},
 	} {
 		w := do(control, c.method, c.target, "")
@@ -85,7 +94,7 @@ func TestOperator(t *testing.T) {
 			t.Errorf("%s %s: %q is no problem in JSON", c.method, c.target, w.Body)
 		}
 	}
-	for _, path := range []string{"retry", "pause", "resume", "forget"} {
+	for _, path := range []string{"retry", "pause", "resume", "forget", "reload"} {
 		if w := do(web.ReadOnly(running()), "POST", "/control/"+path, ""); w.Code != 405 && w.Code != 404 {
 			t.Errorf("POST /control/%s without the control socket: %d, want a refusal", path, w.Code)
 		}

@@ -81,13 +81,16 @@ func WithToken(h http.Handler, token string) http.Handler {
 }
 
 // Control is the control socket's mux: ReadOnly and the requests that change something.
-func Control(r Reporter, imp Importer, op Operator) http.Handler {
+func Control(r Reporter, imp Importer, op Operator, re Reloader) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", ReadOnly(r))
 	mux.HandleFunc("POST /control/import", func(w http.ResponseWriter, req *http.Request) {
 		importLines(w, req, imp)
 	})
 	operate(mux, op)
+	mux.HandleFunc("POST /control/reload", func(w http.ResponseWriter, req *http.Request) {
+		answer(w)(re.Reload(req.Context(), req.URL.Query().Has("dry-run")))
+	})
 	return mux
 }
 

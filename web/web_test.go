@@ -173,7 +173,7 @@ func TestImport(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	d := running()
-	go func() { served <- web.Serve(ctx, ln, web.Control(d, d, d), time.Second) }()
+	go func() { served <- web.Serve(ctx, ln, web.Control(d, d, d, d), time.Second) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}}}
@@ -238,7 +238,7 @@ func (d *stopping) Import(_ context.Context, _ io.Reader, _ bool, rejects io.Wri
 // TestImportIsInterrupted: a client that does not read what was refused cannot hold up a stop.
 func TestImportIsInterrupted(t *testing.T) {
 	d := &stopping{*running(), make(chan int, 1)}
-	s := httptest.NewServer(web.Control(d, d, d))
+	s := httptest.NewServer(web.Control(d, d, d, d))
 	defer s.Close()
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
 	if err != nil {
