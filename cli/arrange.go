@@ -165,6 +165,9 @@ func (l *line) unknown(typed string) error {
 	for _, f := range l.command.Flags {
 		known = append(known, f.Names()...)
 	}
+	if slices.Contains(laterFlags, name) {
+		return fmt.Errorf("%s is not there yet", typed)
+	}
 	if others := l.elsewhere(name); len(others) > 0 {
 		hint := ""
 		if (name == "source" || name == "sink") && l.find("config") != nil {
@@ -174,9 +177,6 @@ func (l *line) unknown(typed string) error {
 	}
 	if near := config.Nearest(name, known); near != "" {
 		return fmt.Errorf("%s: unknown flag; did you mean --%s?", typed, near)
-	}
-	if slices.Contains(laterFlags, name) {
-		return fmt.Errorf("%s is not there yet", typed)
 	}
 	return fmt.Errorf("%s: unknown flag; %s --help lists them", typed, l.command.Name)
 }

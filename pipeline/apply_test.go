@@ -144,3 +144,102 @@ func TestApplyOutOfTime(t *testing.T) {
 		t.Errorf("the relay was dialled %d times, want never", a.Dials())
 	}
 }
+
+// A relay that loses one role keeps its connection for the other; one that leaves hears CLOSE and a close frame.
+func TestApplyTakesARoleAway(t *testing.T) {
+	both := relaytest.New(t, relaytest.Script{})
+	other := relaytest.New(t, relaytest.Script{})
+	cfg := testConfig(t, []*relaytest.Relay{both, other}, []*relaytest.Relay{both})
+	r := begin(t, cfg, Options{})
+	both.Wait("a live subscription", func() bool { return slices.ContainsFunc(both.Got("REQ"), asks("live-0")) })
+	apply := func(cfg *config.Config) {
+		t.Helper()
+		if err := r.m.Apply(cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sinkOnly := *cfg
+	sinkOnly.Sources = []config.Source{{URL: other.URL, Name: "the other", Enabled: true}}
+	apply(&sinkOnly)
+	both.Wait("its subscription closed", func() bool { return slices.ContainsFunc(both.Got("CLOSE"), asks("live-0")) })
+	if s := r.m.Status(); len(s.Sources) != 1 || s.Sources[0].Name != "the other" {
+		t.Errorf("sources %+v, want one with its new name", s.Sources)
+	}
+	other.Publish(notes(1, 5)...)
+	both.Wait("five events", func() bool { return len(both.Stored()) == 5 })
+	apply(cfg)
+	both.Publish(notes(2, 5)...)
+	r.eventually("the source role again", func(s report.Status) bool { return s.Archive.Lines == 10 })
+	if n := both.Accepted(); n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+	gone := *cfg
+	gone.Sources, gone.Sinks = sinkOnly.Sources, nil
+	apply(&gone)
+	both.Wait("its leave", func() bool { return len(both.Closes()) == 1 })
+	closes := both.Got("CLOSE")
+	if c := both.Closes()[0]; c.Code != 1000 || len(closes) < 2 || !asks("live-0")(closes[len(closes)-1]) {
+		t.Errorf("left with %+v after %v, want CLOSE for what was open and code 1000", c, closes)
+	}
+	r.stop()
+}
+
+// Filters change fifty times while events come: each is archived and delivered, over one connection each.
+func TestApplyFiftyTimes(t *testing.T) {
+	a, sink := relaytest.New(t, relaytest.Script{}), relaytest.New(t, relaytest.Script{})
+	cfg := testConfig(t, []*relaytest.Relay{a}, []*relaytest.Relay{sink})
+	cfg.Want = []event.Filter{{Kinds: []int{1}}}
+	r := begin(t, cfg, Options{})
+	a.Wait("a live subscription", func() bool { return slices.ContainsFunc(a.Got("REQ"), asks("live-0")) })
+	events := notes(1, 1000)
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		for _, e := range events {
+			a.Publish(e)
+		}
+	}()
+	for i := range 50 {
+		next := *cfg
+		next.Want = []event.Filter{{Kinds: []int{1, 1000 + i}}}
+		next.Except = []event.Filter{{Kinds: []int{2000 + i%2}}}
+		if i%10 == 9 {
+			next.Default.Window, next.Default.Pace = 10+i, float64(500+i)
+		}
+		if err := r.m.Apply(&next); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-published
+	sink.Wait("all of them", func() bool { return len(sink.Stored()) == len(events) })
+	s := r.stop()
+	sameSet(t, "archive", archived(t, cfg.Archive.Dir), idsOf(events))
+	if a.Accepted() != 1 || sink.Accepted() != 1 {
+		t.Errorf("%d connections to the source, %d to the sink, want 1 each", a.Accepted(), sink.Accepted())
+	}
+	if s.Sources[0].Unasked != 0 {
+		t.Errorf("%d events unasked, want 0", s.Sources[0].Unasked)
+	}
+}
+
+// What the door refuses though it is asked for has a name, so that its end is noticed.
+func TestNarrowing(t *testing.T) {
+	tag := func(values ...string) []event.Filter {
+		return []event.Filter{{Tags: map[string][]string{"t": values}}}
+	}
+	cfg := &config.Config{Want: tag("x"), Except: []event.Filter{{Kinds: []int{4}}}}
+	for what, c := range map[string]struct {
+		only, except []event.Filter
+		want         int
+	}{
+		"the stream's except":                 {nil, nil, 1},
+		"the relay's too":                     {nil, []event.Filter{{Kinds: []int{7}}}, 2},
+		"an only that the request can say":    {[]event.Filter{{Kinds: []int{1}}}, nil, 1},
+		"the same tag, with the same values":  {tag("x"), nil, 1},
+		"the same tag, which no request says": {tag("y"), nil, 2},
+	} {
+		if got := narrowing(cfg, c.only, c.except); len(got) != c.want {
+			t.Errorf("%s: %q, want %d names", what, got, c.want)
+		}
+	}
+}

@@ -31,12 +31,14 @@ func TestUnits(t *testing.T) {
 	for _, unit := range units {
 		t.Run(unit, func(t *testing.T) {
 			text := read(t, unit)
-			const installed = "ExecStart=/usr/local/bin/rebroadcastr "
-			if strings.Count(text, installed) != 1 {
-				t.Fatalf("want one line that begins with %q", installed)
+			const installed = "/usr/local/bin/rebroadcastr "
+			for _, line := range []string{"ExecStart=" + installed + "run ", "ExecReload=" + installed + "reload "} {
+				if strings.Count(text, "\n"+line) != 1 {
+					t.Fatalf("want one line that begins with %q", line)
+				}
 			}
 			copied := filepath.Join(t.TempDir(), unit)
-			if err := os.WriteFile(copied, []byte(strings.Replace(text, installed, "ExecStart="+binary+" ", 1)), 0o644); err != nil {
+			if err := os.WriteFile(copied, []byte(strings.ReplaceAll(text, installed, binary+" ")), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			for _, args := range [][]string{
