@@ -2,6 +2,13 @@ package event
 
 import "math"
 
+// Kinds with a meaning of their own here.
+const (
+	KindDeletion = 5    // asks to delete events of its author (NIP-09)
+	KindVanish   = 62   // asks to delete all events of its author (NIP-62)
+	KindGiftWrap = 1059 // belongs to whom its p tag names, too (NIP-59)
+)
+
 // IsEphemeral reports whether relays are not expected to store the kind (NIP-01).
 func IsEphemeral(kind int) bool { return 20000 <= kind && kind <= 29999 }
 
