@@ -21,7 +21,7 @@ var layers = map[string][]string{
 	"archive":   join(links, leaves),
 	"relay":     leaves,
 	"state":     leaves,
-	"policy":    {"event"},
+	"policy":    {"event", "relay/url"},
 	"record":    {"event", "place"},
 	"event":     nil,
 	"place":     nil,

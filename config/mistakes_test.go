@@ -108,8 +108,8 @@ func TestFileMistakes(t *testing.T) {
 			at(3, "except[0]: an empty filter takes everything; name ids, authors, kinds, tags, since or until"), at(4, "filters[0].authors: an empty list; leave the key out for any"),
 			at(4, `filters[0].kind: unknown key; did you mean "kinds"?`), at(4, "filters[1].tags.topic: relays filter by tags of one letter only, such as t, p, e or d")}},
 		{"sends", "sinks: [{url: a.example.com, send: [dms, protected, superseded]}]", []string{
-			at(3, "sinks[0].send[0]: dms: not a row of what is kept back; there are dm, wallet, drafts, mls, groups, zap_requests, expiring"),
-			at(3, "sinks[0].send[1]: protected: never sent (NIP-70: only its author may publish it)"), at(3, "sinks[0].send[2]: superseded: not there yet")}},
+			at(3, "sinks[0].send[0]: dms: not a row of what is kept back; there are dm, wallet, drafts, mls, groups, zap_requests, expiring, deleted, superseded"),
+			at(3, "sinks[0].send[1]: protected: never sent (NIP-70: only its author may publish it)")}},
 		{"relays", "sinks: [cluster, {name: x}, {url: a.example.com, start: now, history: all}, wss://a.example.com]", []string{
 			at(3, "sinks[0]: cluster: a host needs a dot (or write ws:// or wss:// in front)"), at(3, "sinks[1]: url is missing"),
 			at(3, "sinks[2].history: unknown key"), at(3, "sinks[3]: wss://a.example.com: named twice")}},

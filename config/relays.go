@@ -166,21 +166,14 @@ func (l *loader) when(text string, a at, forms string) int64 {
 	return unix
 }
 
-// sendLater are rows of the table that come later.
-var sendLater = []string{"deleted", "superseded"}
-
 func (l *loader) send(n *yaml.Node, a at) (rows []string) {
 	l.list(n, a, func(n *yaml.Node, a at) {
 		text, ok := l.scalar(n, a)
 		if !ok {
 			return
 		}
-		switch {
-		case slices.Contains(policy.Names(), text):
+		if slices.Contains(policy.Names(), text) {
 			rows = add(rows, text)
-			return
-		case slices.Contains(sendLater, text):
-			l.wrong(a, text, "not there yet")
 			return
 		}
 		for _, row := range policy.Table() {

@@ -18,6 +18,7 @@ const (
 	Protected   = "protected"
 	Ephemeral   = "ephemeral"
 	RelayScoped = "relay-scoped"
+	Vanish      = "vanish"
 	Expired     = "expired"
 	DM          = "dm"
 	Wallet      = "wallet"
@@ -26,6 +27,8 @@ const (
 	Groups      = "groups"
 	ZapRequests = "zap_requests"
 	Expiring    = "expiring"
+	Deleted     = "deleted"
+	Superseded  = "superseded"
 )
 
 // Row is one row of the table.
@@ -36,7 +39,7 @@ type Row struct {
 	Reason string
 	Never  bool // no configuration lets it through
 
-	holds func(e *event.Event, c Context) bool
+	holds func(e *event.Event, c Context) bool // nil: other events say so, not this one
 }
 
 // table in the order of asking: what can never be sent first, so that an event is counted under the row that an
@@ -46,6 +49,7 @@ var table = []Row{
 	{Ephemeral, "kinds 20000-29999", "01", "meant for those who listen now; not archived either", true,
 		func(e *event.Event, _ Context) bool { return event.IsEphemeral(e.Kind) }},
 	{RelayScoped, "kinds 8000, 8001, 13534, 33534", "43", "one relay's own membership", true, kinds(8000, 8001, 13534, 33534)},
+	{Vanish, "kind 62 without this relay, or ALL_RELAYS, in a relay tag", "62", "it is for the relays that it names", true, isVanishElsewhere},
 	{Expired, "past its expiration tag, at each send", "40", "its author wanted it gone by now", true, isExpired},
 	{DM, "kinds 4, 13, 14, 15, 1059, 21059", "04, 17, 59", "private messages belong on the recipient's own relays only",
 		false, kinds(4, 13, 14, 15, 1059, 21059)},
@@ -56,6 +60,9 @@ var table = []Row{
 	{ZapRequests, "kind 9734", "57", "goes to a wallet service, not to relays", false, kinds(9734)},
 	{Expiring, "has an expiration tag and the sink does not advertise NIP-40", "40", "the sink would keep it for ever",
 		false, isExpiring},
+	{Deleted, "a deletion (kind 5) or a request to vanish (62) covers it, at each send; these two go out", "09, 62",
+		"its author wanted it gone", false, nil},
+	{Superseded, "an older version, when the sink gets the newer one, at each send", "01", "relays keep the newest only", false, nil},
 }
 
 // Table is every row, in the order of asking.
@@ -116,12 +123,20 @@ const (
 type Context struct {
 	Now    int64 // unix seconds
 	Expiry Expiry
+	Relay  string // the sink's normalised URL
 }
 
-// Check names the first row that holds e back from a sink that allows a; held is false if none does.
+// Lets reports whether a lets events of the row through.
+func (a Allow) Lets(name string) bool {
+	i := slices.IndexFunc(table, func(r Row) bool { return r.Name == name })
+	return i >= 0 && a.rows&(1<<i) != 0
+}
+
+// Check names the first row that holds e back from a sink that allows a; held is false if none does. Deleted and Superseded are
+// not among them: for these the index is asked, about what no other row holds.
 func Check(e *event.Event, a Allow, c Context) (row string, held bool) {
 	for i := range table {
-		if a.rows&(1<<i) == 0 && table[i].holds(e, c) {
+		if hold := table[i].holds; hold != nil && a.rows&(1<<i) == 0 && hold(e, c) {
 			return table[i].Name, true
 		}
 	}

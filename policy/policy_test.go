@@ -46,6 +46,9 @@ func allow(t *testing.T, names ...string) policy.Allow {
 // knowing is a context in which nothing is held for what is not known of the sink.
 var knowing = policy.Context{Now: 5000, Expiry: policy.ExpirySupported}
 
+// here is the context of one sink.
+var here = policy.Context{Now: 5000, Expiry: policy.ExpirySupported, Relay: "wss://relay.example.com"}
+
 // TestKinds tries every kind there is: which row holds it, that the row yields where it may, and only there.
 func TestKinds(t *testing.T) {
 	want := map[int]string{
@@ -55,6 +58,7 @@ func TestKinds(t *testing.T) {
 		443: "mls", 444: "mls", 445: "mls",
 		9734: "zap_requests",
 		8000: "relay-scoped", 8001: "relay-scoped", 13534: "relay-scoped", 33534: "relay-scoped",
+		62: "vanish", // it names no relay
 	}
 	for kind := 9000; kind <= 9030; kind++ {
 		want[kind] = "groups"
@@ -108,10 +112,16 @@ func TestRows(t *testing.T) {
 		{"protected", build(t, 1, "", []string{"-"}), knowing, "protected"},
 		{"ephemeral", build(t, 22242, ""), knowing, "ephemeral"},
 		{"relay-scoped", build(t, 8000, ""), knowing, "relay-scoped"},
+		{"vanish from another relay", build(t, 62, "", []string{"relay", "wss://other.example.com"}), here, "vanish"},
+		{"vanish from no relay", build(t, 62, "", []string{"relay"}, []string{"r", "wss://relay.example.com"}), here, "vanish"},
+		{"vanish from what is no relay", build(t, 62, "", []string{"relay", "relay of mine"}), here, "vanish"},
+		{"vanish from all relays, in another case", build(t, 62, "", []string{"relay", "all_relays"}), here, "vanish"},
 		{"ephemeral before dm", build(t, 21059, ""), knowing, "ephemeral"},
 		{"expired before dm", build(t, 4, "", []string{"expiration", "1"}), knowing, "expired"},
 		{"protected before expired", build(t, 4, "", []string{"expiration", "1"}, []string{"-"}), knowing, "protected"},
 		{"none", build(t, 1, "hello", []string{"t", "h"}, []string{"e", "-"}), knowing, ""},
+		{"vanish from this relay", build(t, 62, "", []string{"relay", "wss://other.example.com"}, []string{"relay", "WSS://Relay.example.com:443/"}), here, ""},
+		{"vanish from all relays", build(t, 62, "", []string{"relay", "ALL_RELAYS"}), here, ""},
 		{"none, sink not known", build(t, 1, ""), policy.Context{}, ""},
 		{"expiring, sink with NIP-40", build(t, 1, "", []string{"expiration", "5001"}), knowing, ""},
 		{"expiry that is no time", build(t, 1, "", []string{"expiration", "soon"}), policy.Context{Now: 5000}, ""},
@@ -190,16 +200,25 @@ func TestProtected(t *testing.T) {
 }
 
 func TestSendNames(t *testing.T) {
-	want := []string{"dm", "wallet", "drafts", "mls", "groups", "zap_requests", "expiring"}
+	want := []string{"dm", "wallet", "drafts", "mls", "groups", "zap_requests", "expiring", "deleted", "superseded"}
 	if got := policy.Names(); !slices.Equal(got, want) {
 		t.Errorf("Names() = %v, want %v", got, want)
 	}
 	for name, says := range map[string]string{
-		"protected": "never sent", "ephemeral": "never sent", "relay-scoped": "never sent", "expired": "never sent",
+		"protected": "never sent", "ephemeral": "never sent", "relay-scoped": "never sent", "expired": "never sent", "vanish": "never sent",
 		"dms": "dm, wallet", "": "dm, wallet", "DM": "dm, wallet",
 	} {
 		if _, err := policy.NewAllow([]string{"dm", name}); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("send: [dm %s]: %v, want an error that says %q", name, err, says)
+		}
+	}
+}
+
+func TestLets(t *testing.T) {
+	a := allow(t, "deleted", "dm")
+	for name, want := range map[string]bool{"deleted": true, "dm": true, "superseded": false, "expired": false, "nothing": false} {
+		if got := a.Lets(name); got != want {
+			t.Errorf("send: [deleted, dm] lets %s: %t, want %t", name, got, want)
 		}
 	}
 }
@@ -216,8 +235,8 @@ func TestTable(t *testing.T) {
 			t.Errorf("row %s: never %t, but among the names of send: %t", row.Name, row.Never, !row.Never)
 		}
 	}
-	if len(seen) != 11 {
-		t.Errorf("%d rows, want 11", len(seen))
+	if len(seen) != 14 {
+		t.Errorf("%d rows, want 14", len(seen))
 	}
 }
 
