@@ -171,12 +171,16 @@ type Status struct {
 	LRU        int // ids in the LRU
 	Pending    int // handed to the archive, not answered
 	Overlay    int // written, not in Badger yet
+	Facts      int // the same events' facts: what they say of others
 	Checkpoint place.Place
 }
 
 // Status counts. It walks what is on its way (at most the overlay's bound).
 func (x *Index) Status() Status {
 	s := Status{Checkpoint: x.Checkpoint()}
+	x.facts.mu.RLock()
+	s.Facts = len(x.facts.held)
+	x.facts.mu.RUnlock()
 	for i := range x.shards {
 		sh := &x.shards[i]
 		sh.lruMu.Lock()

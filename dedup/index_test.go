@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 
 	"rebroadcastr/dedup"
 	"rebroadcastr/event"
@@ -45,13 +46,13 @@ func lines(seg uint32, from, to uint64) []record.Record {
 	for n := from; n < to; n++ {
 		rs = append(rs, record.Record{
 			Place: place.Make(seg, n*lineBytes), End: place.Make(seg, (n+1)*lineBytes), Ordinal: n,
-			Event: event.Event{ID: id(n)},
+			Event: event.Event{ID: id(n), Kind: 1},
 		})
 	}
 	return rs
 }
 
-func open(t testing.TB, o dedup.Options) *dedup.Index {
+func open(t rapid.TB, o dedup.Options) *dedup.Index {
 	t.Helper()
 	o.Log = zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel)
 	x, err := dedup.Open(o)
@@ -61,7 +62,7 @@ func open(t testing.TB, o dedup.Options) *dedup.Index {
 	return x
 }
 
-func closeIndex(t testing.TB, x *dedup.Index) {
+func closeIndex(t rapid.TB, x *dedup.Index) {
 	t.Helper()
 	if err := x.Close(); err != nil {
 		t.Errorf("Close: %v", err)
@@ -69,7 +70,7 @@ func closeIndex(t testing.TB, x *dedup.Index) {
 }
 
 // running starts x.Run; stop ends it and waits.
-func running(t testing.TB, x *dedup.Index) (stop func()) {
+func running(t rapid.TB, x *dedup.Index) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -82,7 +83,7 @@ func running(t testing.TB, x *dedup.Index) (stop func()) {
 	})
 }
 
-func state(t testing.TB, x *dedup.Index, n uint64) dedup.State {
+func state(t rapid.TB, x *dedup.Index, n uint64) dedup.State {
 	t.Helper()
 	s, err := x.Lookup(id(n))
 	if err != nil {
@@ -91,7 +92,7 @@ func state(t testing.TB, x *dedup.Index, n uint64) dedup.State {
 	return s
 }
 
-func want(t testing.TB, x *dedup.Index, from, to uint64, state_ dedup.State) {
+func want(t rapid.TB, x *dedup.Index, from, to uint64, state_ dedup.State) {
 	t.Helper()
 	for n := from; n < to; n++ {
 		if got := state(t, x, n); got != state_ {
@@ -101,7 +102,7 @@ func want(t testing.TB, x *dedup.Index, from, to uint64, state_ dedup.State) {
 }
 
 // eventually polls for what another goroutine brings about.
-func eventually(t testing.TB, what string, ok func() bool) {
+func eventually(t rapid.TB, what string, ok func() bool) {
 	t.Helper()
 	for range 2000 {
 		if ok() {
@@ -323,7 +324,7 @@ func TestAnIndexNewerThanTheLogIsNotTrusted(t *testing.T) {
 
 	stop := running(t, x)
 	x.Begin(id(30))
-	rs := []record.Record{{Place: place.Make(8, 0), End: place.Make(8, lineBytes), Event: event.Event{ID: id(30)}}}
+	rs := []record.Record{{Place: place.Make(8, 0), End: place.Make(8, lineBytes), Event: event.Event{ID: id(30), Kind: 1}}}
 	x.Written(rs)
 	x.Synced(rs[0].End)
 	stop()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -13,20 +15,28 @@ import (
 	"rebroadcastr/record"
 )
 
-// MaxOverlay bounds the overlay: 48 bytes an entry in the queue and about 50 in the shards' maps, 10 MiB in all.
+// MaxOverlay bounds the overlay, ids and facts together: an id has 48 bytes in the queue and about 50 in the shards' maps,
+// a fact 96 and about 120. 10 MiB where most events say nothing of others, 20 where all are versions. The facts of the
+// group that is written last may come on top: 15,000 for 1 MiB of deletions.
 const MaxOverlay = 100_000
 
-// maxBatch is the number of ids in one Badger transaction. Badger's own bound with a 16 MiB memtable is 2.4 MiB.
+// maxBatch is the number of ids, and that of facts, in one Badger transaction. Badger's own bounds with a 16 MiB memtable
+// are 2.4 MiB and some 24,000 entries.
 const maxBatch = 5_000
 
 // recheck is how often a writer that waits for room on disk asks again.
 const recheck = time.Second
 
 // overlay is the queue of what was written to the log and is not in Badger yet, in the log's order. The shards' maps
-// hold the same ids for lookups.
+// hold the same ids for lookups, facts the same facts.
 type overlay struct {
+	facts  facts
+	absent absent
+
 	qmu        sync.Mutex
 	queue      []entry // log order
+	says       []said  // the same events' facts, log order
+	saying     []said  // Written's, between calls
 	synced     place.Place
 	checkpoint place.Place   // everything before it is in Badger
 	wake       chan struct{} // 1: there may be something to write
@@ -46,6 +56,8 @@ func (o *overlay) init(checkpoint place.Place) {
 	o.wake = make(chan struct{}, 1)
 	o.drained = make(chan struct{})
 	o.ended = make(chan struct{})
+	o.facts.held = make(map[key]heldFact)
+	o.absent.slots = make([]key, absentSlots)
 }
 
 // Checkpoint is a place that has everything before it in Badger. Its segment number is the highest that the index
@@ -56,12 +68,13 @@ func (x *Index) Checkpoint() place.Place {
 	return x.checkpoint
 }
 
-// Room waits while n more entries would take the overlay over its bound.
+// Room waits while n more events would take the overlay over its bound.
 func (x *Index) Room(ctx context.Context, n int) error {
 	for {
 		x.qmu.Lock()
 		// A group larger than the whole bound goes alone.
-		ok := len(x.queue)+n <= MaxOverlay || len(x.queue) == 0
+		held := len(x.queue) + len(x.says)
+		ok := held+n <= MaxOverlay || held == 0
 		drained := x.drained
 		x.qmu.Unlock()
 		if ok {
@@ -80,8 +93,8 @@ func (x *Index) Room(ctx context.Context, n int) error {
 	}
 }
 
-// Written makes ids known: the archive has written their lines, in this order. It must return before Synced is called
-// with an end that covers them, or the checkpoint would pass them by.
+// Written makes ids known, and what the events say of others: the archive has written their lines, in this order. It must
+// return before Synced is called with an end that covers them, or the checkpoint would pass them by.
 func (x *Index) Written(rs []record.Record) {
 	if len(rs) == 0 {
 		return
@@ -91,11 +104,28 @@ func (x *Index) Written(rs []record.Record) {
 		x.from.Store(&first)
 	}
 	x.known(rs)
+	says := x.saying[:0]
+	for i := range rs {
+		says = appendFacts(says, &rs[i].Event, rs[i].Place)
+	}
+	if x.saying = says; cap(says) > maxBatch {
+		x.saying = nil
+	}
+	x.heard(says)
 	x.qmu.Lock()
 	for i := range rs {
 		x.queue = append(x.queue, entry{rs[i].Event.ID, rs[i].Place})
 	}
+	x.says = append(x.says, says...)
 	x.qmu.Unlock()
+}
+
+// heard comes before the queue, as known does.
+func (x *Index) heard(says []said) {
+	if len(says) > 0 {
+		x.facts.add(says)
+		x.absent.forget(says)
+	}
 }
 
 // known comes before the queue: Run takes an id out of its shard's map after the queue has given it.
@@ -119,18 +149,30 @@ func (x *Index) Moved(rs []record.Record) {
 		moved[rs[i].Event.ID] = struct{}{}
 	}
 	x.qmu.Lock()
-	unsynced := x.syncedLocked()
+	defer x.qmu.Unlock()
+	unsynced, unsyncedSays := x.syncedLocked()
 	kept := x.queue[:unsynced]
+	var withdrawn place.Place // from here on; zero: nothing
 	for _, e := range x.queue[unsynced:] {
 		if _, again := moved[e.id]; !again {
 			kept = append(kept, e)
+		} else if withdrawn.IsZero() {
+			withdrawn = e.at
+		}
+	}
+	says := x.says[:unsyncedSays]
+	for _, s := range x.says[unsyncedSays:] {
+		if withdrawn.IsZero() || s.at.Before(withdrawn) {
+			says = append(says, s)
 		}
 	}
 	for i := range rs {
 		kept = append(kept, entry{rs[i].Event.ID, rs[i].Place})
+		says = appendFacts(says, &rs[i].Event, rs[i].Place)
 	}
-	x.queue = kept
-	x.qmu.Unlock()
+	x.queue, x.says = kept, says
+	x.facts.reset(says) // what Run is writing at this moment is at the head of it, and is taken out after
+	x.absent.forget(says)
 }
 
 // Synced says that every line before end is on disk: Run takes their ids to Badger. It does not wait for that.
@@ -146,18 +188,11 @@ func (x *Index) Synced(end place.Place) {
 	}
 }
 
-// syncedLocked counts the entries at the queue's head that are on disk.
-func (x *Index) syncedLocked() int {
-	lo, hi := 0, len(x.queue)
-	for lo < hi {
-		mid := (lo + hi) / 2
-		if x.queue[mid].at.Before(x.synced) {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	return lo
+// syncedLocked counts the entries at the queues' heads that are on disk.
+func (x *Index) syncedLocked() (ids, says int) {
+	ids = sort.Search(len(x.queue), func(i int) bool { return !x.queue[i].at.Before(x.synced) })
+	says = sort.Search(len(x.says), func(i int) bool { return !x.says[i].at.Before(x.synced) })
+	return ids, says
 }
 
 // Run takes synced ids to Badger until ctx ends, then what is synced by then, and returns nil. Any other end is an
@@ -210,20 +245,23 @@ func (x *Index) writeBatch() (more bool, err error) {
 		return false, nil
 	}
 	x.qmu.Lock()
-	ready := x.syncedLocked()
-	n := min(ready, maxBatch)
-	batch := append([]entry(nil), x.queue[:n]...)
+	ready, readySays := x.syncedLocked()
+	n, m := min(ready, maxBatch), min(readySays, maxBatch)
+	batch, says := slices.Clone(x.queue[:n]), slices.Clone(x.says[:m])
 	checkpoint := x.synced
 	if n < len(x.queue) && x.queue[n].at.Before(checkpoint) {
 		checkpoint = x.queue[n].at
 	}
+	if m < len(x.says) && x.says[m].at.Before(checkpoint) {
+		checkpoint = x.says[m].at
+	}
 	done := !x.checkpoint.Before(checkpoint)
 	x.qmu.Unlock()
-	if n == 0 && done {
+	if n == 0 && m == 0 && done {
 		return false, nil
 	}
 
-	if err := x.store.put(batch, checkpoint); err != nil {
+	if err := x.store.put(batch, says, checkpoint, x.trusted); err != nil {
 		return false, fmt.Errorf("write %d ids to the index: %w", n, err)
 	}
 	for _, e := range batch { // only now: a lookup that misses them here finds them in Badger
@@ -237,10 +275,12 @@ func (x *Index) writeBatch() (more bool, err error) {
 	defer x.qmu.Unlock()
 	// Copied down rather than resliced: the array stays as large as the bound and no larger.
 	x.queue = x.queue[:copy(x.queue, x.queue[n:])]
+	x.facts.remove(says) // under qmu: Moved makes them anew from the queue
+	x.says = x.says[:copy(x.says, x.says[m:])]
 	x.checkpoint = checkpoint
 	close(x.drained)
 	x.drained = make(chan struct{})
-	return ready > n, nil
+	return ready > n || readySays > m, nil
 }
 
 // Replay puts lines that are on disk already straight into Badger: at start from the checkpoint, and for a reindex.
@@ -249,12 +289,20 @@ func (x *Index) Replay(rs []record.Record) error {
 	for len(rs) > 0 {
 		n := min(len(rs), maxBatch)
 		batch := make([]entry, n)
+		var says []said
 		for i := range batch {
 			batch[i] = entry{rs[i].Event.ID, rs[i].Place}
+			says = appendFacts(says, &rs[i].Event, rs[i].Place)
+		}
+		x.absent.forget(says)
+		for ; len(says) > maxBatch; says = says[maxBatch:] {
+			if err := x.store.put(nil, says[:maxBatch], x.Checkpoint(), x.trusted); err != nil {
+				return fmt.Errorf("replay %d events into the index: %w", n, err)
+			}
 		}
 		end := rs[n-1].End
-		if err := x.store.put(batch, end); err != nil {
-			return fmt.Errorf("replay %d ids into the index: %w", n, err)
+		if err := x.store.put(batch, says, end, x.trusted); err != nil {
+			return fmt.Errorf("replay %d events into the index: %w", n, err)
 		}
 		x.qmu.Lock()
 		x.checkpoint, x.synced = end, end

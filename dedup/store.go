@@ -1,6 +1,8 @@
 package dedup
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -19,12 +21,18 @@ import (
 var ErrDamaged = errors.New("index damaged")
 
 // format of the keys and values below.
-const format = 1
+const format = 2
 
-// Key spaces.
+// Key spaces. A fact's value is the place of the event that says so and a time; see key.
 const (
-	spaceMeta byte = 0
-	spaceIDs  byte = 1 // id → place
+	spaceMeta             byte = 0
+	spaceIDs              byte = 1 // id → place
+	spaceDeleters         byte = 2 // author of a deletion → its first one
+	spaceDeletedIDs       byte = 3 // hash of target id, author → the first request
+	spaceDeletedAddresses byte = 4 // hash of an address → the latest request
+	spaceVanishers        byte = 5 // author of a request to vanish → the first one
+	spaceVanish           byte = 6 // hash of author, relay or AllRelays → the latest request
+	spaceNewest           byte = 7 // hash of an address → the newest version, and its id
 )
 
 var (
@@ -118,7 +126,7 @@ func (s *store) begin() error {
 	case err != nil:
 		return classify(err)
 	case version == nil && checkpoint == nil:
-		return s.put(nil, place.Place{})
+		return s.put(nil, nil, place.Place{}, nil)
 	case len(version) != 1 || version[0] != format:
 		return fmt.Errorf("%w: format %x, this version knows %d", ErrDamaged, version, format)
 	}
@@ -141,26 +149,63 @@ func value(tx *badger.Txn, key []byte) ([]byte, error) {
 }
 
 func (s *store) get(id event.ID) (p place.Place, ok bool, err error) {
+	ok, err = s.read(markOf(spaceIDs, event.PubKey(id)), func(b []byte) (err error) {
+		p, err = place.Decode(b)
+		return err
+	})
+	return p, ok, err
+}
+
+// fact reads one fact. A value that cannot be read is none: that fails towards sending.
+func (s *store) fact(k key) (f fact, ok bool, err error) {
+	readable := false
+	ok, err = s.read(k, func(b []byte) error {
+		f, readable = decodeFact(k[0], b)
+		return nil
+	})
+	return f, ok && readable, err
+}
+
+// read hands the value under k to fn; false: there is none.
+func (s *store) read(k key, fn func([]byte) error) (ok bool, err error) {
 	defer s.recovered(&err)
-	var key [1 + len(id)]byte
-	key[0] = spaceIDs
-	copy(key[1:], id[:])
 	tx := s.db.NewTransaction(false)
 	defer tx.Discard()
-	item, err := tx.Get(key[:])
+	item, err := tx.Get(k[:])
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return p, false, nil
+		return false, nil
 	}
 	if err == nil {
-		err = item.Value(func(b []byte) (err error) {
-			p, err = place.Decode(b)
-			return err
-		})
+		err = item.Value(fn)
 	}
 	if err != nil {
-		return p, false, s.broken(err)
+		return false, s.broken(err)
 	}
-	return p, true, nil
+	return true, nil
+}
+
+const factSize = place.Size + 8 // without an id
+
+func (f fact) append(dst []byte, space byte) []byte {
+	dst = binary.BigEndian.AppendUint64(f.at.Append(dst), uint64(f.created))
+	if space == spaceNewest {
+		dst = append(dst, f.id[:]...)
+	}
+	return dst
+}
+
+func decodeFact(space byte, b []byte) (f fact, ok bool) {
+	size := factSize
+	if space == spaceNewest {
+		size += len(f.id)
+	}
+	if len(b) != size {
+		return f, false
+	}
+	at, err := place.Decode(b)
+	f = fact{at: at, created: int64(binary.BigEndian.Uint64(b[place.Size:]))}
+	copy(f.id[:], b[factSize:])
+	return f, err == nil
 }
 
 func (s *store) verify() (err error) {
@@ -187,8 +232,10 @@ func (s *store) broken(err error) error {
 	return err
 }
 
-// put writes ids and the checkpoint in one transaction, synced.
-func (s *store) put(batch []entry, checkpoint place.Place) error {
+// put writes ids, facts and the checkpoint in one transaction, synced. A fact takes the place of one that it is over, or
+// that does not count because its place is not trusted.
+func (s *store) put(batch []entry, says []said, checkpoint place.Place, trusted func(place.Place) bool) (err error) {
+	defer s.recovered(&err)
 	tx := s.db.NewTransaction(true)
 	defer tx.Discard()
 	const keySize = 1 + len(event.ID{})
@@ -202,6 +249,11 @@ func (s *store) put(batch []entry, checkpoint place.Place) error {
 			return err
 		}
 	}
+	for i := range says {
+		if err := s.putFact(tx, &says[i], trusted); err != nil {
+			return err
+		}
+	}
 	if err := tx.Set(keyFormat, []byte{format}); err != nil {
 		return err
 	}
@@ -209,6 +261,26 @@ func (s *store) put(batch []entry, checkpoint place.Place) error {
 		return err
 	}
 	return tx.Commit()
+}
+
+func (s *store) putFact(tx *badger.Txn, f *said, trusted func(place.Place) bool) error {
+	k := bytes.Clone(f.key[:]) // Badger keeps it until the commit
+	item, err := tx.Get(k)
+	if err == nil {
+		var old fact
+		readable := false
+		err = item.Value(func(b []byte) error {
+			old, readable = decodeFact(k[0], b)
+			return nil
+		})
+		if err == nil && readable && trusted(old.at) && !f.over(old) {
+			return nil
+		}
+	}
+	if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+		return s.broken(err)
+	}
+	return tx.Set(k, f.append(nil, k[0]))
 }
 
 func (s *store) close() error { return s.db.Close() }

@@ -1,0 +1,209 @@
+package dedup
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"sync"
+
+	"rebroadcastr/event"
+	"rebroadcastr/place"
+	"rebroadcastr/policy"
+)
+
+// A fact is what one archived event says of others: that its author wants them gone, or that it is the newest version.
+type fact struct {
+	at      place.Place // of the event that says so
+	created int64       // of that event, where the time decides; else 0
+	id      event.ID    // of that event, where it decides
+}
+
+// over reports whether f counts before g, under the same key. Of facts without a time the first in the log does: an index
+// that is newer than the log then forgets none that the log still has.
+func (f fact) over(g fact) bool {
+	return cmp.Or(-cmp.Compare(f.created, g.created), bytes.Compare(f.id[:], g.id[:]), f.at.Compare(g.at)) < 0
+}
+
+// key of a fact: its space and what it is about, hashed where that is longer. A hash, because strangers choose the parts.
+type key [1 + sha256.Size]byte
+
+// said is a fact on its way to Badger.
+type said struct {
+	key
+	fact
+}
+
+func hashed(space byte, parts []byte) (k key) {
+	k[0] = space
+	h := sha256.Sum256(parts)
+	copy(k[1:], h[:])
+	return k
+}
+
+// markOf is the key of "this author has asked for a deletion", or to vanish: most have not, and need no further look.
+func markOf(space byte, author event.PubKey) (k key) {
+	k[0] = space
+	copy(k[1:], author[:])
+	return k
+}
+
+func deletionKey(target event.ID, by event.PubKey) key {
+	var b [len(target) + len(by)]byte
+	copy(b[:], target[:])
+	copy(b[len(target):], by[:])
+	return hashed(spaceDeletedIDs, b[:])
+}
+
+func addressKey(space byte, a event.Address) key {
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, 128), uint32(a.Kind))
+	b = append(b, a.PubKey[:]...)
+	return hashed(space, append(b, a.D...))
+}
+
+func vanishKey(author event.PubKey, relay string) key {
+	b := append(make([]byte, 0, 128), author[:]...)
+	return hashed(spaceVanish, append(b, relay...))
+}
+
+// appendFacts appends what e, archived at at, says of others.
+func appendFacts(dst []said, e *event.Event, at place.Place) []said {
+	before := len(dst)
+	switch e.Kind {
+	case event.KindDeletion:
+		for tag := range e.Tags() {
+			switch {
+			case len(tag) < 2:
+			case string(tag[0]) == "e":
+				if id, ok := tag.ID(); ok {
+					dst = append(dst, said{deletionKey(id, e.PubKey), fact{at: at}})
+				}
+			case string(tag[0]) == "a":
+				// Only its author may delete an event.
+				if a, ok := event.ParseAddress(tag[1]); ok && a.PubKey == e.PubKey {
+					dst = append(dst, said{addressKey(spaceDeletedAddresses, a), fact{at: at, created: e.CreatedAt}})
+				}
+			}
+		}
+		if len(dst) > before {
+			dst = append(dst, said{markOf(spaceDeleters, e.PubKey), fact{at: at}})
+		}
+	case event.KindVanish:
+		for relay := range policy.VanishFrom(e) {
+			dst = append(dst, said{vanishKey(e.PubKey, relay), fact{at: at, created: e.CreatedAt}})
+		}
+		if len(dst) > before {
+			dst = append(dst, said{markOf(spaceVanishers, e.PubKey), fact{at: at}})
+		}
+	default:
+		if a, ok := e.Address(); ok {
+			dst = append(dst, said{addressKey(spaceNewest, a), fact{at, e.CreatedAt, e.ID}})
+		}
+	}
+	return dst
+}
+
+// facts are those of the queue, for lookups.
+type facts struct {
+	mu   sync.RWMutex
+	held map[key]heldFact
+}
+
+type heldFact struct {
+	fact
+	n int // how often the key is in the queue
+}
+
+func (f *facts) get(k key) (fact, bool) {
+	f.mu.RLock()
+	h, ok := f.held[k]
+	f.mu.RUnlock()
+	return h.fact, ok
+}
+
+func (f *facts) add(list []said) {
+	f.mu.Lock()
+	f.addLocked(list)
+	f.mu.Unlock()
+}
+
+func (f *facts) addLocked(list []said) {
+	for i := range list {
+		s := &list[i]
+		h, ok := f.held[s.key]
+		if !ok || s.over(h.fact) {
+			h.fact = s.fact
+		}
+		h.n++
+		f.held[s.key] = h
+	}
+}
+
+// remove takes out what is in Badger now.
+func (f *facts) remove(list []said) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range list {
+		k := list[i].key
+		h := f.held[k]
+		if h.n--; h.n > 0 {
+			f.held[k] = h
+		} else {
+			delete(f.held, k)
+		}
+	}
+}
+
+// reset holds exactly list.
+func (f *facts) reset(list []said) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held = make(map[key]heldFact, len(list))
+	f.addLocked(list)
+}
+
+// absentSlots of 33 bytes: 1 MiB.
+const absentSlots = 1 << 15
+
+// absent remembers marks that are not there. A key has one slot, which it loses to any other that needs it.
+type absent struct {
+	mu      sync.Mutex
+	changes uint64 // of marks
+	slots   []key  // absentSlots
+}
+
+func slotOf(k key) int {
+	return int((binary.LittleEndian.Uint64(k[1:9]) + uint64(k[0])) % absentSlots)
+}
+
+// ask reports whether k is known to be absent; if not, changes is for learn.
+func (a *absent) ask(k key) (yes bool, changes uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.slots[slotOf(k)] == k, a.changes
+}
+
+// learn notes that k was not found, unless a mark was made since changes was asked for: it may be this one.
+func (a *absent) learn(k key, changes uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.changes == changes {
+		a.slots[slotOf(k)] = k
+	}
+}
+
+// forget the marks in list, which can be found now.
+func (a *absent) forget(list []said) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range list {
+		k := list[i].key
+		if k[0] != spaceDeleters && k[0] != spaceVanishers {
+			continue
+		}
+		a.changes++
+		if slot := &a.slots[slotOf(k)]; *slot == k {
+			*slot = key{}
+		}
+	}
+}
