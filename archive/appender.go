@@ -189,8 +189,9 @@ func (a *Archive) writeGroup(ctx context.Context, items []item) error {
 			return a.mend(ctx, err, true, recs)
 		}
 	}
-	a.shelf.publish(a.seg.written, a.seg.lines)
+	// Written first: what one of these lines says of others counts for all who can read it, or anything behind it.
 	a.ob.Written(recs)
+	a.shelf.publish(a.seg.written, a.seg.lines)
 	if a.o.Sync == 0 {
 		a.durable(recs[len(recs)-1].End, a.seg.lines)
 	} else {

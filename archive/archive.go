@@ -23,14 +23,14 @@ import (
 type Observer interface {
 	// Room waits until n more entries fit into what the index keeps in memory. Its error is ctx's.
 	Room(ctx context.Context, n int) error
-	// Written says that the lines are in the log and can be read. The slice is only valid during the call, the
-	// records' events stay as they are.
+	// Written says that the lines are in the log. It returns before a Reader gives them: whoever has read a line can
+	// rely on what it says of others. The slice is only valid during the call, the records' events stay as they are.
 	Written(rs []record.Record)
 	// Synced says that everything before end is durable. It must not wait for the disk. It is held back while the
 	// filesystem has less than min_free, because the index must not write then.
 	Synced(end place.Place)
 	// Moved gives new places to lines that were Written before, were withdrawn after an error of the disk, and are
-	// now in the log again, durably.
+	// now in the log again, durably. It too returns before a Reader gives them.
 	Moved(rs []record.Record)
 }
 

@@ -70,13 +70,13 @@ func (a *Archive) mend(ctx context.Context, cause error, fsync bool, group []rec
 		if err := a.writeAnew(ctx, recs); err != nil {
 			return a.giveUp(err, group)
 		}
-		a.shelf.add(shelved(a.seg))
 		if old > 0 {
 			a.ob.Moved(recs[:old])
 		}
 		if len(group) > 0 {
 			a.ob.Written(recs[old:])
 		}
+		a.shelf.add(shelved(a.seg)) // after these two, as in writeGroup
 		a.durable(recs[len(recs)-1].End, a.seg.lines)
 		signal(a.tail.markDue)
 	}

@@ -65,6 +65,7 @@ type index struct {
 	moved   int
 	wrong   []string
 	onSync  func(place.Place)
+	end     func() (place.Place, uint64) // of what readers are given
 }
 
 func newIndex() *index {
@@ -76,6 +77,7 @@ func (x *index) Room(context.Context, int) error { return nil }
 func (x *index) Written(rs []record.Record) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.unreadLocked(rs)
 	for _, r := range rs {
 		if _, ok := x.places[r.Event.ID]; ok {
 			x.wrongLocked("written twice: %s", r.Event.ID)
@@ -86,6 +88,13 @@ func (x *index) Written(rs []record.Record) {
 		x.setLocked(r)
 		x.pending = append(x.pending, r)
 		x.written = r.End
+	}
+}
+
+// unreadLocked: what a line says of others must be known before anyone reads it, or what is behind it.
+func (x *index) unreadLocked(rs []record.Record) {
+	if end, _ := x.end(); rs[0].Place.Before(end) {
+		x.wrongLocked("told of %s when readers are given all up to %s", rs[0].Place, end)
 	}
 }
 
@@ -100,6 +109,7 @@ func (x *index) setLocked(r record.Record) {
 func (x *index) Moved(rs []record.Record) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.unreadLocked(rs)
 	for _, r := range rs {
 		if old, ok := x.places[r.Event.ID]; !ok || !old.Before(r.Place) {
 			x.wrongLocked("moved %s from %s to %s", r.Event.ID, old, r.Place)
@@ -193,6 +203,7 @@ func start(t testing.TB, o archive.Options, with ...func(*archive.Archive)) *rig
 	t.Helper()
 	r := &rig{TB: t, Archive: opened(t, o), index: newIndex(), opts: o, done: make(chan error, 1)}
 	r.SetObserver(r.index)
+	r.index.end = r.End
 	for _, f := range with {
 		f(r.Archive)
 	}
