@@ -76,9 +76,9 @@ archive: {dir: %q}
 	s.exitFits(t, code, forger.URL)
 
 	wantSet(t, "archive", archived(t, dir), want)
-	wantSet(t, "what the plain sink was sent", received(t, plain), want.where(plainRules.takes))
-	wantSet(t, "what the choosing sink was sent", received(t, chosen), want.where(chosenRules.takes))
-	wantSet(t, "what the choosing sink holds", stored(t, chosen), want.where(chosenRules.takes))
+	wantSent(t, "what the plain sink was sent", received(t, plain), want, plainRules.takes)
+	wantSent(t, "what the choosing sink was sent", received(t, chosen), want, chosenRules.takes)
+	wantSet(t, "what the choosing sink holds", stored(t, chosen), received(t, chosen))
 	touched := touchedBy(received(t, plain))
 	wantSet(t, "what the plain sink holds, deletions aside", stored(t, plain).where(not(touched)), kept(received(t, plain)).where(not(touched)))
 
@@ -111,7 +111,7 @@ archive: {dir: %q}
 	}
 	want[added.ID] = added
 	wantSet(t, "archive after three runs", archived(t, dir), want)
-	wantSet(t, "what the plain sink was sent in three runs", received(t, plain), want.where(plainRules.takes))
+	wantSent(t, "what the plain sink was sent in three runs", received(t, plain), want, plainRules.takes)
 }
 
 func backfillAgain(t *testing.T, cfg, mayFail string) status {
@@ -152,7 +152,7 @@ func TestBackfillByFlags(t *testing.T) {
 	s := oneShot(t, 0, "backfill", "--all", "--source", from.URL(), "--sink", to.URL(), "--archive", dir)
 	want := setOf(real).where(archivable)
 	wantSet(t, "archive", archived(t, dir), want)
-	wantSet(t, "sink", stored(t, to), want.where(rules{nip40: true}.takes))
+	wantSent(t, "sink", stored(t, to), want, rules{nip40: true}.takes)
 	src := s.source(t, from.URL())
 	if src.Complete != report.Yes {
 		t.Errorf("complete: %s (%s), want yes: an empty page ended it", src.Complete, src.CompleteNote)
@@ -221,7 +221,7 @@ func TestUnreachableRelay(t *testing.T) {
 	s := oneShot(t, 3, "backfill", args...)
 	want := setOf(real).where(archivable)
 	wantSet(t, "archive", archived(t, dir), want)
-	wantSet(t, "the sink that is there", stored(t, to), want.where(rules{nip40: true}.takes))
+	wantSent(t, "the sink that is there", stored(t, to), want, rules{nip40: true}.takes)
 	if src := s.source(t, dead); src.Complete != report.No || !strings.Contains(src.CompleteNote+src.Note, "refused") {
 		t.Errorf("the dead source: complete %s, %q %q; want no, with the error", src.Complete, src.CompleteNote, src.Note)
 	}
@@ -247,8 +247,8 @@ func TestUnreachableRelay(t *testing.T) {
 	}
 	defer back.Close() //nolint:errcheck // the test is over
 	oneShot(t, 3, "backfill", args...)
-	wantSet(t, "the sink that came back", received(t, back), want.where(rules{nip40: true}.takes))
-	wantSet(t, "the sink that was there", received(t, to), want.where(rules{nip40: true}.takes))
+	wantSent(t, "the sink that came back", received(t, back), want, rules{nip40: true}.takes)
+	wantSent(t, "the sink that was there", received(t, to), want, rules{nip40: true}.takes)
 }
 
 // TestNoEcho: a relay that is source and sink is not sent what came from it.

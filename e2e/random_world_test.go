@@ -186,33 +186,11 @@ func addressOf(e *nostr.Event) string {
 
 // withdrawn holds for what a sink need not get: its author has deleted it, or there is a newer version.
 func withdrawn(all map[string]*fact) map[string]bool {
-	out := map[string]bool{}
-	newest := map[string]*nostr.Event{}
-	deletes := map[string]int64{} // author and what an e or a tag names: until when
-	for _, f := range all {
-		if key := addressOf(f.e); key != "" {
-			if old := newest[key]; old == nil || older(old, f.e) {
-				newest[key] = f.e
-			}
-		}
-		if f.e.Kind == 5 {
-			for _, t := range f.e.Tags {
-				if len(t) > 1 && (t[0] == "e" || t[0] == "a") {
-					key := f.e.PubKey + t[1]
-					deletes[key] = max(deletes[key], int64(f.e.CreatedAt))
-				}
-			}
-		}
-	}
+	events := make(set, len(all))
 	for id, f := range all {
-		key := addressOf(f.e)
-		_, byID := deletes[f.e.PubKey+id]
-		until, byKey := deletes[f.e.PubKey+key]
-		if f.e.Kind != 5 && (byID || key != "" && byKey && int64(f.e.CreatedAt) <= until) || key != "" && newest[key].ID != id {
-			out[id] = true
-		}
+		events[id] = f.e
 	}
-	return out
+	return departed(events, events)
 }
 
 // older reports whether b takes the place of a.

@@ -124,3 +124,34 @@ func kept(sent set) set {
 	}
 	return out
 }
+
+// departed holds for what a sink that gets all of sent need not have got: a request in the archive deletes it, or sent has a newer
+// version of it. It may have got it all the same, before that was archived.
+func departed(archived, sent set) map[string]bool {
+	out := map[string]bool{}
+	newest := map[string]*nostr.Event{}
+	for _, e := range sent {
+		if key := addressOf(e); key != "" && (newest[key] == nil || older(newest[key], e)) {
+			newest[key] = e
+		}
+	}
+	deletes := map[string]int64{} // author and what an e or a tag names: until when
+	for _, e := range archived {
+		if e.Kind != 5 {
+			continue
+		}
+		for _, t := range e.Tags {
+			if len(t) > 1 && (t[0] == "e" || t[0] == "a") {
+				key := e.PubKey + t[1]
+				deletes[key] = max(deletes[key], int64(e.CreatedAt))
+			}
+		}
+	}
+	for id, e := range sent {
+		key := addressOf(e)
+		_, byID := deletes[e.PubKey+id]
+		until, byKey := deletes[e.PubKey+key]
+		out[id] = e.Kind != 5 && (byID || key != "" && byKey && int64(e.CreatedAt) <= until) || key != "" && newest[key].ID != id
+	}
+	return out
+}

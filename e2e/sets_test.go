@@ -60,6 +60,15 @@ func wantSet(t testing.TB, what string, got, want set) {
 	}
 }
 
+// wantSent compares what a sink was sent with what it takes of the archive: all of it, but what was deleted or superseded there
+// only maybe.
+func wantSent(t testing.TB, what string, got, archived set, takes func(*nostr.Event) bool) {
+	t.Helper()
+	most := archived.where(takes)
+	away := departed(archived, most)
+	wantSet(t, what, got, most.where(func(e *nostr.Event) bool { return !away[e.ID] || got[e.ID] != nil }))
+}
+
 // describe lists what is in a and not in b.
 func describe(a, b set) []string {
 	var out []string

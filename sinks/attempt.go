@@ -385,7 +385,11 @@ func (a *attempt) release(it item) {
 
 // judge decides at each send what becomes of an event: in hand, skipped, or parked.
 func (a *attempt) judge(it item, rec *record.Record) error {
-	return a.act(it, rec, a.s.decide(rec, a.sess))
+	v, err := a.s.decide(rec, a.sess)
+	if err != nil {
+		return err
+	}
+	return a.act(it, rec, v)
 }
 
 func (a *attempt) act(it item, rec *record.Record, v decision) error {

@@ -112,7 +112,10 @@ func (a *attempt) sendControl(ctx context.Context, not uint64) error {
 	}
 	sends := false
 	if ok {
-		v := s.decide(&rec, a.sess)
+		v, err := s.decide(&rec, a.sess)
+		if err != nil {
+			return err
+		}
 		sends = v.sends()
 	}
 	if !sends || at.Ordinal == not {

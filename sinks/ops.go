@@ -103,7 +103,10 @@ func (s *Sink) Story(rec *record.Record, info relay.Info, rules bool) (Story, er
 	if err != nil {
 		return Story{}, err
 	}
-	d := s.decide(rec, known(info))
+	d, err := s.decide(rec, known(info))
+	if err != nil {
+		return Story{}, err
+	}
 	if own := d.skip == SkipNoDeliver || d.skip == SkipBeforeStart || d.skip == SkipEcho; !rules && !own {
 		d = decision{}
 	}

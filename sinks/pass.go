@@ -188,7 +188,7 @@ const passAtOnce = 64
 
 // passOn takes the second pass a bit further; false: there is none.
 func (a *attempt) passOn() (found bool, err error) {
-	decide := func(rec *record.Record) decision { return a.s.decide(rec, a.sess) }
+	decide := func(rec *record.Record) (decision, error) { return a.s.decide(rec, a.sess) }
 	again, more, err := a.pass.on(a.s.ledger, a.s.o.Open, decide)
 	if again == nil || err != nil {
 		return more, err
@@ -204,7 +204,7 @@ type reopened struct {
 }
 
 // on takes the pass that is under way a bit further, to the first event that it opens again; more: there is a pass.
-func (w *passer) on(l *ledger, open func(place.Place) (Reader, error), decide func(*record.Record) decision) (again *reopened, more bool, err error) {
+func (w *passer) on(l *ledger, open func(place.Place) (Reader, error), decide func(*record.Record) (decision, error)) (again *reopened, more bool, err error) {
 	p, number := l.Passing()
 	if p == (pass{}) {
 		w.close()
@@ -242,7 +242,11 @@ func (w *passer) on(l *ledger, open func(place.Place) (Reader, error), decide fu
 		if reason == "" {
 			continue
 		}
-		if v := decide(rec); v.skip != reason {
+		v, err := decide(rec)
+		if err != nil {
+			return nil, true, err
+		}
+		if v.skip != reason {
 			// Open before the pass is moved: who waits for its end waits for this one then.
 			again = &reopened{l.Reopen(mark{rec.Ordinal, rec.Place}, reason), rec, v}
 			break

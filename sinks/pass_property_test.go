@@ -110,7 +110,7 @@ func (w *world) next() bool {
 		w.act(it, &rec)
 		return true
 	}
-	again, more, err := w.pass.on(w.l, w.log.Open, w.decide)
+	again, more, err := w.pass.on(w.l, w.log.Open, func(rec *record.Record) (decision, error) { return w.decide(rec), nil })
 	if err != nil {
 		w.t.Fatalf("pass: %v", err)
 	}

@@ -317,6 +317,34 @@ func (l *ledger) Trace(ordinal uint64) (tr trace, err error) {
 	return tr, nil
 }
 
+// Declined reports whether the sink will never have the event at ordinal: it stands before the sink's start, or the relay has
+// refused it for good.
+func (l *ledger) Declined(ordinal uint64) (declined bool, err error) {
+	// Held through the view, as in Due.
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case ordinal < l.counters.Before:
+		return true, nil
+	case ordinal >= l.frontier.Ordinal || len(l.counters.Rejected) == 0:
+		return false, nil
+	}
+	for _, changes := range []rowChanges{l.changes, l.inFlight} {
+		if v, changed := changes.rejected[ordinal]; changed {
+			return v != nil, nil
+		}
+	}
+	err = l.db.View(func(tx *state.Tx) error {
+		b := tx.Bucket(append(slices.Clone(l.path), rejectedBucket)...)
+		declined = b != nil && b.Get(binary.BigEndian.AppendUint64(nil, ordinal)) != nil
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("look for ordinal %d in the ledger of %s: %w", ordinal, l.path[1], err)
+	}
+	return declined, nil
+}
+
 // change applies what is not in the file yet.
 func (tr *trace) change(c rowChanges, ordinal uint64) error {
 	if v, changed := c.rejected[ordinal]; changed {

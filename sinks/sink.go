@@ -68,6 +68,7 @@ type Options struct {
 	State     State
 	Open      func(from place.Place) (Reader, error)
 	End       func() (place.Place, uint64) // the archive's written end and next ordinal
+	Past      Past                         // asked at each send; nil: nothing was deleted or replaced
 	Settings  relay.Settings               // Window and OK
 	Retry     time.Duration                // 0: retryFirst
 	Probe     time.Duration                // 0: probeEvery

@@ -62,18 +62,30 @@ func (d *decision) sends() bool { return d.skip == "" && d.park == 0 && d.reject
 type informed interface{ Info() relay.Info }
 
 // decide applies what holds before each send, also of an event that is sent again.
-func (s *Sink) decide(rec *record.Record, sess informed) decision {
+func (s *Sink) decide(rec *record.Record, sess informed) (decision, error) {
+	d, err := s.decideAlone(rec, sess)
+	if err != nil || !d.sends() {
+		return d, err
+	}
+	if superseded, err := s.superseded(rec, sess); err != nil || superseded {
+		return decision{skip: policy.Superseded}, err
+	}
+	return d, nil
+}
+
+// decideAlone is decide for an event of which there are no other versions.
+func (s *Sink) decideAlone(rec *record.Record, sess informed) (decision, error) {
 	e := &rec.Event
 	rules := s.rules.Load()
 	switch {
 	case rec.Origin.NoDeliver:
-		return decision{skip: SkipNoDeliver}
+		return decision{skip: SkipNoDeliver}, nil
 	case !rules.want.Match(e):
-		return decision{skip: SkipFilter}
+		return decision{skip: SkipFilter}, nil
 	case e.CreatedAt < s.ledger.Since():
-		return decision{skip: SkipBeforeStart}
+		return decision{skip: SkipBeforeStart}, nil
 	case rec.Origin.Relay == s.o.URL:
-		return decision{skip: SkipEcho}
+		return decision{skip: SkipEcho}, nil
 	}
 	info := sess.Info()
 	expiry := policy.ExpiryUnknown
@@ -83,24 +95,27 @@ func (s *Sink) decide(rec *record.Record, sess informed) decision {
 			expiry = policy.ExpirySupported
 		}
 	}
-	row, held := policy.Check(e, rules.allow, policy.Context{Now: s.now().Unix(), Expiry: expiry})
+	row, held := policy.Check(e, rules.allow, policy.Context{Now: s.now().Unix(), Expiry: expiry, Relay: s.o.URL})
 	switch {
 	case held && row == policy.Expiring && expiry == policy.ExpiryUnknown:
-		return decision{park: expiryHold, reason: parkedForExpiry}
+		return decision{park: expiryHold, reason: parkedForExpiry}, nil
 	case held:
-		return decision{skip: row}
+		return decision{skip: row}, nil
+	}
+	if deleted, err := s.deleted(e); err != nil || deleted {
+		return decision{skip: policy.Deleted}, err
 	}
 	if most := info.Limits.MaxMessageLength; most > 0 && len(e.Line)+len(`["EVENT",]`) > most {
-		return decision{reject: "too large", reason: fmt.Sprintf("the relay takes messages of %d bytes (NIP-11)", most)}
+		return decision{reject: "too large", reason: fmt.Sprintf("the relay takes messages of %d bytes (NIP-11)", most)}, nil
 	}
 	now := s.now()
 	if most := info.Limits.CreatedAtUpper; most > 0 && e.CreatedAt-most > now.Unix() {
-		return decision{park: time.Unix(e.CreatedAt-most, 0).Sub(now), reason: parkedForFuture}
+		return decision{park: time.Unix(e.CreatedAt-most, 0).Sub(now), reason: parkedForFuture}, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	prefix, text, ls := s.limits.check(e, &info.Limits, now)
-	return decision{reject: prefix, reason: text, lesson: ls}
+	return decision{reject: prefix, reason: text, lesson: ls}, nil
 }
 
 // lateItem is an event that was parked because its OK did not come.
@@ -326,15 +341,20 @@ func (s *Sink) resumedLocked() {
 
 // futureDue is when an event that is dated in the future may be offered again.
 func (a *attempt) futureDue(f *flight, now time.Time) time.Time {
-	limit := futureLimit
-	if n := a.sess.Info().Limits.CreatedAtUpper; n > 0 {
-		limit = time.Duration(min(n, 1<<31)) * time.Second
-	}
-	due := time.Unix(f.created, 0).Add(-limit)
+	due := timely(f.created, a.sess)
 	if earliest := a.s.retryAt(f.attempts, now); due.Before(earliest) {
 		return earliest // its clock and ours disagree
 	}
 	return due
+}
+
+// timely is from when on the relay takes what is dated at created.
+func timely(created int64, sess informed) time.Time {
+	limit := futureLimit
+	if n := sess.Info().Limits.CreatedAtUpper; n > 0 {
+		limit = time.Duration(min(n, 1<<31)) * time.Second
+	}
+	return time.Unix(created, 0).Add(-limit)
 }
 
 // retryAt is the time of the next try after attempts earlier ones.
