@@ -11,6 +11,7 @@ import (
 	"github.com/nbd-wtf/go-nostr/nip19"
 
 	"rebroadcastr/config"
+	"rebroadcastr/dedup"
 	"rebroadcastr/event"
 	"rebroadcastr/place"
 	"rebroadcastr/policy"
@@ -23,35 +24,52 @@ import (
 
 // find reads an event of the archive by its id; nil: it is not there. indexed: the index has a place for it.
 func (m *Mirror) find(ctx context.Context, id event.ID) (rec *record.Record, indexed bool, err error) {
-	at, indexed, err := m.place(id)
-	if err != nil {
-		return nil, false, err
+	x, ok := any(m.o.Store.Index).(placer)
+	if !ok {
+		return m.search(ctx, id)
+	}
+	at, indexed, err := x.Place(id)
+	if !indexed || err != nil {
+		return nil, indexed, err
 	}
 	r := m.o.Store.Archive.Reader(at)
+	defer r.Close()
+	got, ok, err := r.TryNext()
+	if err != nil {
+		return nil, true, fmt.Errorf("read the archive at %s: %w", at, err)
+	}
+	if !ok || got.Event.ID != id { // its line is blank, or was withdrawn
+		return nil, true, nil
+	}
+	return &got, true, nil
+}
+
+// placer is an index that can say where an event is.
+type placer interface {
+	Place(event.ID) (place.Place, bool, error)
+}
+
+// search reads the archive from its beginning for an index that only says whether it knows an event.
+func (m *Mirror) search(ctx context.Context, id event.ID) (*record.Record, bool, error) {
+	state, err := m.o.Store.Index.Lookup(id)
+	if err != nil || state != dedup.Known {
+		return nil, false, err
+	}
+	r := m.o.Store.Archive.Reader(place.Place{})
 	defer r.Close()
 	for {
 		got, ok, err := r.TryNext()
 		switch {
 		case err != nil:
-			return nil, indexed, fmt.Errorf("read the archive at %s: %w", at, err)
+			return nil, true, fmt.Errorf("read the archive: %w", err)
 		case ok && got.Event.ID == id:
-			return &got, indexed, nil
-		case !ok, indexed: // its line is blank or was withdrawn
-			return nil, indexed, nil
+			return &got, true, nil
+		case !ok:
+			return nil, true, nil
 		case ctx.Err() != nil:
-			return nil, indexed, ctx.Err()
+			return nil, true, ctx.Err()
 		}
 	}
-}
-
-// place asks the index where an event is.
-func (m *Mirror) place(id event.ID) (at place.Place, indexed bool, err error) {
-	if x, ok := any(m.o.Store.Index).(interface {
-		Place(event.ID) (place.Place, bool, error)
-	}); ok {
-		return x.Place(id)
-	}
-	return place.Place{}, false, nil
 }
 
 // Explain tells all that is known of the event with the id (hex).

@@ -24,8 +24,8 @@ func (s Story) WriteText(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "kind %d by %s, dated %s\n", s.Event.Kind, s.Event.Author, moment(s.Event.CreatedAt))
 	fmt.Fprintf(&b, "archived: %s/%s, byte %d, number %d", s.Dir, s.Line.File, s.Line.Offset, s.Line.Ordinal)
-	if !s.Indexed {
-		b.WriteString("; the index does not know it (rebroadcastr reindex)")
+	if s.Indexed {
+		b.WriteString(", in the index")
 	}
 	b.WriteByte('\n')
 	switch o := s.Origin; {

@@ -47,7 +47,7 @@ func TestStoryText(t *testing.T) {
 	}
 	text := printed(t, s.WriteText)
 	for _, want := range []string{
-		"note1x\nab\nkind 1 by npub1x, dated 2023-11-14 22:12:20 UTC\narchived: /a/events_1.jsonl, byte 7, number 3\n",
+		"note1x\nab\nkind 1 by npub1x, dated 2023-11-14 22:12:20 UTC\narchived: /a/events_1.jsonl, byte 7, number 3, in the index\n",
 		"came first from wss://a (live), received 2023-11-14 22:12:20 UTC\n",
 		"wss://a        asks for it; it came from here\n", "wss://b (bee)  does not ask for it\n",
 		"delivered, or it had it: answered before 2023-11-14 22:12:20 UTC", "refused 2023-11-14 22:12:20 UTC: blocked: no\n",
