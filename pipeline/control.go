@@ -288,7 +288,7 @@ func (m *Mirror) Retry(ctx context.Context, name, reason, id string) (report.Ret
 		return r, err
 	}
 	if id != "" {
-		err = m.retryOne(ctx, sink, id, &r)
+		err = m.retryOne(sink, id, &r)
 	} else {
 		var done sinks.Retried
 		done, err = sink.Retry(ctx, reason)
@@ -313,12 +313,12 @@ func (m *Mirror) Retry(ctx context.Context, name, reason, id string) (report.Ret
 	return r, nil
 }
 
-func (m *Mirror) retryOne(ctx context.Context, sink *sinks.Sink, text string, r *report.Retried) error {
+func (m *Mirror) retryOne(sink *sinks.Sink, text string, r *report.Retried) error {
 	id, err := event.ParseID(text)
 	if err != nil {
 		return report.Refuse(report.Malformed, "retry: %v", err)
 	}
-	rec, _, err := m.find(ctx, id)
+	rec, _, err := m.find(id)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/nbd-wtf/go-nostr/nip19"
 
 	"rebroadcastr/config"
-	"rebroadcastr/dedup"
 	"rebroadcastr/event"
 	"rebroadcastr/place"
 	"rebroadcastr/policy"
@@ -23,12 +22,8 @@ import (
 )
 
 // find reads an event of the archive by its id; nil: it is not there. indexed: the index has a place for it.
-func (m *Mirror) find(ctx context.Context, id event.ID) (rec *record.Record, indexed bool, err error) {
-	x, ok := any(m.o.Store.Index).(placer)
-	if !ok {
-		return m.search(ctx, id)
-	}
-	at, indexed, err := x.Place(id)
+func (m *Mirror) find(id event.ID) (rec *record.Record, indexed bool, err error) {
+	at, indexed, err := m.o.Store.Index.Place(id)
 	if !indexed || err != nil {
 		return nil, indexed, err
 	}
@@ -44,42 +39,14 @@ func (m *Mirror) find(ctx context.Context, id event.ID) (rec *record.Record, ind
 	return &got, true, nil
 }
 
-// placer is an index that can say where an event is.
-type placer interface {
-	Place(event.ID) (place.Place, bool, error)
-}
-
-// search reads the archive from its beginning for an index that only says whether it knows an event.
-func (m *Mirror) search(ctx context.Context, id event.ID) (*record.Record, bool, error) {
-	state, err := m.o.Store.Index.Lookup(id)
-	if err != nil || state != dedup.Known {
-		return nil, false, err
-	}
-	r := m.o.Store.Archive.Reader(place.Place{})
-	defer r.Close()
-	for {
-		got, ok, err := r.TryNext()
-		switch {
-		case err != nil:
-			return nil, true, fmt.Errorf("read the archive: %w", err)
-		case ok && got.Event.ID == id:
-			return &got, true, nil
-		case !ok:
-			return nil, true, nil
-		case ctx.Err() != nil:
-			return nil, true, ctx.Err()
-		}
-	}
-}
-
 // Explain tells all that is known of the event with the id (hex).
-func (m *Mirror) Explain(ctx context.Context, text string) (report.Story, error) {
+func (m *Mirror) Explain(_ context.Context, text string) (report.Story, error) {
 	id, err := event.ParseID(text)
 	if err != nil {
 		return report.Story{}, report.Refuse(report.Malformed, "explain: %v", err)
 	}
 	s := report.Story{ID: id.String(), Note: note(id), Now: m.o.Now(), Dir: m.o.Store.Archive.Status().Dir}
-	rec, indexed, err := m.find(ctx, id)
+	rec, indexed, err := m.find(id)
 	if err != nil {
 		return s, err
 	}

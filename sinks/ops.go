@@ -167,7 +167,7 @@ func (s *Sink) answeredBy() time.Time {
 // passing says of a reason to skip that it may not have held when the event's turn came: it came with time.
 func passing(skip string) bool {
 	switch skip {
-	case policy.Expired, policy.Expiring, "deleted", "superseded": // the last two for when other events came
+	case policy.Expired, policy.Expiring, policy.Deleted, policy.Superseded:
 		return true
 	}
 	return false
