@@ -159,6 +159,9 @@ func retryAfter(s string) time.Duration {
 	return time.Duration(min(n, 86400)) * time.Second
 }
 
+// errDead is what an idle link's status says.
+var errDead = errors.New("nothing came, not even an answer to a ping")
+
 // endOfRead says why reading from the websocket ended. slow: a message was begun and its time is over.
 func endOfRead(err error, slow bool) *End {
 	var end *End
@@ -182,7 +185,7 @@ func endOfRead(err error, slow bool) *End {
 		if slow {
 			return &End{Reason: FrameTooSlow}
 		}
-		return &End{Reason: Idle}
+		return &End{Reason: Idle, Err: errDead}
 	case strings.HasPrefix(err.Error(), "websocket: ") || strings.HasPrefix(err.Error(), "flate: "):
 		return &End{Reason: Protocol, Err: err}
 	}

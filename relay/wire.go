@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -20,28 +22,52 @@ type wire struct {
 
 	writing atomic.Int64 // clock's time when the running write began, 0: none runs
 	stalled atomic.Int64 // clock.waited at that time
+	written atomic.Int64 // bytes
+	drained atomic.Int64 // clock's time when all of them are off even the slowest line
 }
+
+// slowest is what the slowest line that counts as alive carries in a second, in bytes: Tor and mobile lines at their worst. A
+// relay that is silent behind it for the OK timeout or the ping's, and that long again for what was sent, is taken for dead.
+const slowest = 8 << 10
+
+// Transit is how long n bytes may be on their way to a relay. Until then its silence says nothing: a large event, and a ping
+// behind it, may still be in a buffer on our side of a narrow line.
+func Transit(n int) time.Duration { return time.Duration(n) * time.Second / slowest }
+
+// mostTransit bounds it for a whole connection: a sink's window. That a busy sink has died is noticed by its missing OKs.
+const mostTransit = (4 << 20) / slowest * time.Second
 
 // Read reads from the socket. Any byte is a sign of life, a pong too.
 func (w *wire) Read(p []byte) (int, error) {
-	if w.settings != nil { // before, the deadline is the dialer's
-		now, s := time.Now(), w.settings.Load()
-		deadline := now.Add(s.PingEvery + s.PingTimeout)
-		if w.inMessage {
-			if w.slowAt.IsZero() {
-				w.slowAt = now.Add(s.FrameTime)
-			}
-			if w.slowAt.Before(deadline) {
-				deadline = w.slowAt
-			}
-		}
-		if err := w.SetReadDeadline(deadline); err != nil {
-			return 0, err
-		}
+	began, written := time.Now(), w.written.Load()
+	backlog := max(0, time.Duration(w.drained.Load()-w.clock.now()))
+	idle := func(s *Settings) time.Time { // the end of this silence
+		sent := Transit(int(w.written.Load() - written))
+		return began.Add(s.PingEvery + s.PingTimeout + min(backlog+sent, mostTransit))
 	}
-	n, err := w.Conn.Read(p)
-	w.readAt = w.clock.now()
-	return n, err
+	for {
+		if w.settings != nil { // before, the deadline is the dialer's
+			s := w.settings.Load()
+			deadline := idle(s)
+			if w.inMessage {
+				if w.slowAt.IsZero() {
+					w.slowAt = began.Add(s.FrameTime)
+				}
+				if w.slowAt.Before(deadline) {
+					deadline = w.slowAt
+				}
+			}
+			if err := w.SetReadDeadline(deadline); err != nil {
+				return 0, err
+			}
+		}
+		n, err := w.Conn.Read(p)
+		w.readAt = w.clock.now()
+		if n == 0 && w.settings != nil && errors.Is(err, os.ErrDeadlineExceeded) && !w.slow() && time.Now().Before(idle(w.settings.Load())) {
+			continue // something was sent meanwhile, and may still be on its way
+		}
+		return n, err
+	}
 }
 
 // slow says that the running message has used up its time.
@@ -58,6 +84,9 @@ func (w *wire) Write(p []byte) (int, error) {
 	w.writing.Store(w.clock.now())
 	n, err := w.Conn.Write(p)
 	w.writing.Store(0)
+	now := w.clock.now()
+	w.drained.Store(min(max(w.drained.Load(), now)+int64(Transit(n)), now+int64(mostTransit))) // only one goroutine writes
+	w.written.Add(int64(n))
 	return n, err
 }
 

@@ -93,7 +93,7 @@ func (a *attempt) close() (e ending, pause *relay.Pause) {
 			continue
 		}
 		if e.unanswered == 0 {
-			e.oldest, e.intime = *f, a.leftLocked(f, now) > 0
+			e.oldest, e.intime = *f, a.leftLocked(f, f.bytes, now) > 0
 		}
 		e.unanswered++
 	}

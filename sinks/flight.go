@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"rebroadcastr/event"
+	"rebroadcastr/relay"
 )
 
 // noOrdinal is none that the archive issues.
@@ -59,9 +60,9 @@ func (a *attempt) landLocked(f *flight) {
 }
 
 // leftLocked is what is left of the time in which f should be answered. While the reader waits inside a handler no OK can be
-// heard, so the clock stands.
-func (a *attempt) leftLocked(f *flight, now time.Time) time.Duration {
-	return time.Duration(a.s.okTime.Load()) - (now.Sub(f.start) - (a.sess.Stalled() - f.stalled))
+// heard, so the clock stands. bytes are what has to get there first: a large event takes its time on a narrow line.
+func (a *attempt) leftLocked(f *flight, bytes int, now time.Time) time.Duration {
+	return time.Duration(a.s.okTime.Load()) + relay.Transit(bytes) - (now.Sub(f.start) - (a.sess.Stalled() - f.stalled))
 }
 
 // silence ends a session on which nothing is answered.
@@ -79,14 +80,14 @@ func (a *attempt) overdueLocked(now time.Time) (next time.Duration, doubt bool, 
 			return longest, false, nil
 		}
 		f := e.Value.(*flight)
-		if left := a.leftLocked(f, now); left > 0 {
+		if left := a.leftLocked(f, f.bytes, now); left > 0 {
 			return min(left+time.Millisecond, longest), false, nil
 		}
 		switch {
 		case f.seq < a.top: // something sent later was answered: it is about this event
 			a.unansweredLocked(f, now)
 		case a.control != nil:
-			if left := a.leftLocked(a.control, now); left > 0 {
+			if left := a.leftLocked(a.control, a.bytes, now); left > 0 {
 				return min(left+time.Millisecond, longest), false, nil
 			}
 			return 0, false, a.silence()

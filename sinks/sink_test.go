@@ -176,6 +176,27 @@ func TestSilentRelayIsChargedToNoEvent(t *testing.T) {
 	r.has(lines)
 }
 
+// TestALargeEventOnANarrowLine: what takes its time to get there is waited for, and the session stays.
+func TestALargeEventOnANarrowLine(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	large := relaytest.Sign(relaytest.Key(1), 1, 1_700_000_000, nil, strings.Repeat("x", 32<<10)) // 4 s at 8 KiB/s
+	r := newRig(t, relaytest.Script{OK: func(e nostr.Event) relaytest.Answer {
+		if len(e.Content) > 1000 {
+			time.Sleep(8 * timeout)
+		}
+		return relaytest.Accept()
+	}})
+	r.o.Settings.OK = timeout
+	lines := append([]string{large}, notes(5)...)
+	r.log.add(t, record.Origin{}, lines...)
+	r.start()
+	r.settled()
+	r.has(lines)
+	if st := r.sink.Status(); st.Session.Sessions != 1 || st.Session.Sent != 6 || st.Counters.Delivered != 6 {
+		t.Errorf("%d sessions, %d sent, %d delivered; want 1, 6, 6", st.Session.Sessions, st.Session.Sent, st.Counters.Delivered)
+	}
+}
+
 // TestLateAndDoubleOKs: the first answer counts; one that comes after its event was parked still settles it.
 func TestLateAndDoubleOKs(t *testing.T) {
 	var late atomic.Pointer[relaytest.Conn]
@@ -595,6 +616,7 @@ func TestTroubleOfTheRelayIsNotTheEvents(t *testing.T) {
 
 // blocker is another role whose handler holds the session's reader.
 type blocker struct {
+	serving chan struct{} // closed when the handler stands
 	hold    chan struct{}
 	blocked chan struct{}
 }
@@ -607,6 +629,7 @@ func (b *blocker) Serve(ctx context.Context, s *relay.Session) error {
 		case <-ctx.Done():
 		}
 	}})()
+	close(b.serving)
 	<-ctx.Done()
 	return ctx.Err()
 }
@@ -619,12 +642,12 @@ func TestClocksStandStillWhileTheReaderWaits(t *testing.T) {
 		}
 		return false
 	}})
-	b := &blocker{make(chan struct{}), make(chan struct{}, 10)}
+	b := &blocker{make(chan struct{}), make(chan struct{}), make(chan struct{}, 10)}
 	r.extra = map[string]relay.Role{"source": b}
 	r.o.Settings.OK = 400 * time.Millisecond
-	lines := notes(10)
-	r.log.add(t, record.Origin{}, lines...)
 	r.start()
+	<-b.serving // or the notice could come too early for it
+	r.log.add(t, record.Origin{}, notes(10)...)
 	<-b.blocked
 	time.Sleep(1200 * time.Millisecond) // three OK timeouts
 	close(b.hold)

@@ -30,7 +30,7 @@ func (a *attempt) tryStep(ctx context.Context) (time.Duration, error) {
 	case e != nil:
 		defer s.mu.Unlock()
 		f := e.Value.(*flight)
-		if left := a.leftLocked(f, now); left > 0 {
+		if left := a.leftLocked(f, f.bytes, now); left > 0 {
 			return min(left+time.Millisecond, longest), nil
 		}
 		if f.control {
