@@ -53,6 +53,10 @@ func TestMain(m *testing.M) {
 		// khatru starts it with a context that nobody can end.
 		goleak.IgnoreTopFunction("github.com/fiatjaf/khatru.(*expirationManager).start"),
 		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
+		// toxiproxy leaves them behind where one end of a connection has gone and the other still had something to say.
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).write"),
 		goleak.Cleanup(func(code int) {
 			if err := os.RemoveAll(dir); err != nil {
 				fmt.Fprintln(os.Stderr, err)
@@ -330,4 +334,24 @@ func statusOf(dir string, s *status) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return child.Status(ctx, dir, s)
+}
+
+// subtest is one row of a table.
+type subtest struct {
+	name string
+	f    func(t *testing.T)
+}
+
+// sideBySide runs subtests, n at a time whatever -parallel says: most of their time is waiting.
+func sideBySide(t *testing.T, n int, list []subtest) {
+	places := make(chan struct{}, n)
+	var running sync.WaitGroup
+	defer running.Wait()
+	for _, s := range list {
+		places <- struct{}{}
+		running.Go(func() {
+			defer func() { <-places }()
+			t.Run(s.name, s.f)
+		})
+	}
 }
