@@ -12,11 +12,6 @@ import (
 	"rebroadcastr/config"
 )
 
-// newLog writes to w: for people on a terminal, else JSON, unless the format is named.
-func newLog(w io.Writer, terminal bool, c config.Log) zerolog.Logger {
-	return newLogs(w, terminal, c).logger()
-}
-
 // logs is a log whose level and format change while it is in use: every logger made from it heeds them.
 type logs struct {
 	w        io.Writer
@@ -25,6 +20,7 @@ type logs struct {
 	people   atomic.Pointer[zerolog.ConsoleWriter] // nil: JSON
 }
 
+// newLogs writes to w: for people on a terminal, else JSON, unless the format is named.
 func newLogs(w io.Writer, terminal bool, c config.Log) *logs {
 	l := &logs{w: w, terminal: terminal}
 	l.set(c)

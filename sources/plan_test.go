@@ -251,7 +251,7 @@ func TestAskWithoutTheExcept(t *testing.T) {
 					t.Fatal(err)
 				}
 				o.Narrow, o.Door = less.Narrow, sources.NewDoor(r.URL, less.Want)
-				g = start(t, r, in, db, o)
+				start(t, r, in, db, o)
 			} else {
 				g.source.Ask(less)
 			}
