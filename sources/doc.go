@@ -6,6 +6,8 @@
 //   - A Source is the role that a relay.Link runs on each of its sessions.
 //   - An atom is what one author (or one tag value) and the rest of a filter ask for. Progress is kept per atom as a
 //     set of proven windows of created_at, never as "the last event seen": created_at is its author's claim.
+//   - A plan is what is asked for and let in between two calls of Ask. A live subscription of the new plan stands before
+//     the old one's is closed. What a plan's door refuses is never proven for another.
 //   - A walk pages one gap between proven windows, newest first. A window is saved only after the archive has
 //     answered the barrier behind its events; the walk itself does not wait for that.
 //
