@@ -248,7 +248,8 @@ var crashTable = []row{
 		if old > 0 && c.fresh(texts[old-1]) > 500 { // nobody vouches for what is cut off
 			old--
 		}
-		c.damage(texts[old], func(b []byte) []byte { return b[:len(b)-500] })
+		cut := min(500, c.fresh(texts[old]))
+		c.damage(texts[old], func(b []byte) []byte { return b[:len(b)-cut] })
 	}, theSecond},
 	{".zst renamed, .jsonl not unlinked", func(c *crash) {
 		c.mix(c.late, c.late, c.late)
