@@ -79,6 +79,8 @@ func (r *round) rule(s *station, f *fact, withdrawn bool) (rule, string) {
 		return may, "not any more: " + why
 	case own:
 		return may, "it is from there"
+	case r.setup.sinks[s].now && r.before[s][f.e.ID]:
+		return may, "from before the sink's start"
 	case s.real != nil && f.e.Kind == 5:
 		return may, "khatru answers requests to delete what it does not have before the relay sees them"
 	case x > 0 && x <= r.clock.reached():

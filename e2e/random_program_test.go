@@ -76,11 +76,26 @@ func (r *round) start() {
 const incomplete = 3
 
 // command runs one to its end and wants exit code 0, or the other.
-func (r *round) command(or int, args ...string) {
+func (r *round) command(or int, args ...string) *program {
 	r.t.Helper()
 	p := r.launch(args...)
 	if code, err := p.Wait(patience); code != 0 && code != or || err != nil {
 		r.t.Fatalf("%s: exit %d, %v\n%s", args[0], code, err, tail(p.Stderr(), 3000))
+	}
+	return p
+}
+
+// exported wants what export prints to be the archive.
+func (r *round) exported(ids map[string]bool) {
+	r.t.Helper()
+	got := jsonl(r.t, "export", []byte(r.command(0, "export", "--archive", r.archive).Stdout()))
+	if len(got) != len(ids) {
+		r.t.Errorf("export: %d events, the archive has %d", len(got), len(ids))
+	}
+	for id := range got {
+		if !ids[id] {
+			r.t.Errorf("export: %s is not in the archive", id)
+		}
 	}
 }
 

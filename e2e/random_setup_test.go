@@ -34,6 +34,7 @@ type sinkSetup struct {
 	choice
 	send  []string
 	since int64 // start: a date
+	now   bool  // start: now
 }
 
 // reads says whether the setup takes an event from a source.
@@ -97,6 +98,8 @@ func newSink(rng *rand.Rand, some []string) (k sinkSetup) {
 	}
 	if rng.IntN(6) == 0 {
 		k.since = time.Now().Add(-400 * 24 * time.Hour).Truncate(24 * time.Hour).Unix()
+	} else {
+		k.now = rng.IntN(6) == 0
 	}
 	for _, row := range rows {
 		if rng.IntN(5) == 0 {
@@ -110,7 +113,7 @@ func newSink(rng *rand.Rand, some []string) (k sinkSetup) {
 func (c *setup) changed(rng *rand.Rand, whole *setup) (*setup, string) {
 	n := *c
 	n.sources, n.sinks = maps.Clone(c.sources), maps.Clone(c.sinks)
-	switch rng.IntN(9) {
+	switch rng.IntN(11) {
 	case 6:
 		for s, k := range n.sinks {
 			k.only, k.except = nil, nil
@@ -221,6 +224,8 @@ func (c *setup) yaml(dir string) string {
 		start := "all"
 		if k.since > 0 {
 			start = time.Unix(k.since, 0).UTC().Format(time.DateOnly)
+		} else if k.now {
+			start = "now"
 		}
 		line("  - {url: %q, name: %q, start: %s, send: [%s]%s}", s.url, s.name, start, strings.Join(k.send, ", "), k.yaml())
 	}

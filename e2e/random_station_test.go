@@ -57,7 +57,8 @@ type sendings struct {
 	answer []string
 }
 
-func newStation(t testing.TB, rng *rand.Rand, name string, real bool) *station {
+// newStation makes a relay. keepAll is for khatru: a relay that replaces and deletes does not serve what it was brought.
+func newStation(t testing.TB, rng *rand.Rand, name string, real, keepAll bool) *station {
 	s := &station{name: name, seed: rng.Uint64(), sent: map[string]*sendings{}}
 	switch rng.IntN(4) {
 	case 0, 1:
@@ -66,7 +67,7 @@ func newStation(t testing.TB, rng *rand.Rand, name string, real bool) *station {
 		s.documented = true
 	}
 	if real {
-		o := localrelay.Options{KeepAll: true, Refuse: s.refuse, MaxLimit: 500 << rng.IntN(2)}
+		o := localrelay.Options{KeepAll: keepAll, Refuse: s.refuse, MaxLimit: 500 << rng.IntN(2)}
 		s.documented = true
 		s.nip40 = true
 		s.real = relay(t, o)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -73,10 +74,13 @@ type round struct {
 	program  *program
 	lives    int
 	powerCut bool
+	// before is what was archived when a sink was new, or when what is known of it was lost.
+	before map[*station]map[string]bool
+	paused map[*station]bool
 	// ahead: the child's clock is ahead of the world's at times, and no time passes. Were it wrong, and then right again only by
 	// its time's coming, nothing would show that what is proven and caught up was dated by it.
 	ahead bool
-	said     *os.File
+	said  *os.File
 }
 
 // say writes the round's diary, which is kept when it fails.
@@ -96,7 +100,7 @@ func randomRound(t *testing.T, seed uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &round{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, archive: filepath.Join(dir, "a"), facts: map[string]*fact{}}
+	r := &round{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, archive: filepath.Join(dir, "a"), facts: map[string]*fact{}, before: map[*station]map[string]bool{}, paused: map[*station]bool{}}
 	r.said, err = os.Create(filepath.Join(dir, "diary.txt"))
 	r.must(err)
 	t.Cleanup(func() {
@@ -126,7 +130,7 @@ func (r *round) build() {
 		r.maker.authors = append(r.maker.authors, &author{person: someone(r.t, fmt.Sprint(r.seed, " ", i))})
 	}
 	for i := range 1 + rng.IntN(4) {
-		s := newStation(r.t, rng, fmt.Sprintf("source%d", i), rng.IntN(3) == 0)
+		s := newStation(r.t, rng, fmt.Sprintf("source%d", i), rng.IntN(3) == 0, true)
 		s.source = true
 		r.stations = append(r.stations, s)
 	}
@@ -135,14 +139,25 @@ func (r *round) build() {
 			r.stations[0].sink = true // no echo
 			continue
 		}
-		s := newStation(r.t, rng, fmt.Sprintf("sink%d", i), rng.IntN(3) == 0)
+		s := newStation(r.t, rng, fmt.Sprintf("sink%d", i), rng.IntN(3) == 0, rng.IntN(2) == 0)
 		s.sink = true
 		r.stations = append(r.stations, s)
 	}
 	r.first = newSetup(rng, r.maker.authors, r.stations)
-	r.use(r.first)
+	begin := *r.first
+	begin.sinks = maps.Clone(begin.sinks)
+	for _, s := range ordered(begin.sinks) {
+		if rng.IntN(4) == 0 {
+			delete(begin.sinks, s) // it joins later
+		}
+	}
+	r.use(&begin)
 	now := r.clock.now()
-	history := r.maker.events(20+rng.IntN(200), now-86400*900, now-1)
+	n := 20 + rng.IntN(200)
+	if rng.IntN(10) == 0 {
+		n = 1500
+	}
+	history := r.maker.events(n, now-86400*900, now-1)
 	for _, f := range history {
 		for _, s := range r.some() {
 			r.serve(f, s, true)
@@ -206,9 +221,24 @@ func (r *round) some() []*station {
 
 // use makes a setup the one in force.
 func (r *round) use(c *setup) {
+	for s := range c.sinks {
+		if r.before[s] == nil {
+			r.starts(s)
+		}
+	}
 	r.setup = c
 	r.setups = append(r.setups, c)
 	r.must(os.WriteFile(r.config(), []byte(c.yaml(r.archive)), 0o600))
+}
+
+// starts notes what is archived when a sink's ledger begins.
+func (r *round) starts(s *station) {
+	ids, err := archivedIDs(r.archive)
+	r.must(err)
+	if r.before[s] == nil {
+		r.before[s] = ids
+	}
+	maps.Copy(r.before[s], ids)
 }
 
 func (r *round) config() string { return filepath.Join(r.dir, "config.yaml") }
@@ -240,7 +270,7 @@ func (r *round) live() {
 		case <-r.program.Done():
 			r.t.Fatalf("the program ended by itself:\n%s", tail(r.program.Stderr(), 3000))
 		}
-		switch s := r.stations[rng.IntN(len(r.stations))]; rng.IntN(16) {
+		switch s := r.stations[rng.IntN(len(r.stations))]; rng.IntN(18) {
 		case 0, 1:
 			s.spoil(rng, r.say)
 		case 2, 3:
@@ -249,6 +279,8 @@ func (r *round) live() {
 			r.stepClock()
 		case 5:
 			r.bringIn()
+		case 7:
+			r.operate(s)
 		case 6:
 			if !r.ahead {
 				d := time.Duration(rng.IntN(36*60)) * time.Minute
@@ -281,6 +313,29 @@ func (r *round) bringIn() {
 		f.imported = r.setup.want.takes(f.e) && archivable(f.e)
 	}
 	r.say("%d events imported", len(facts))
+}
+
+// operate is what an operator may do to a relay while the program runs.
+func (r *round) operate(s *station) {
+	_, sink := r.setup.sinks[s]
+	if _, source := r.setup.sources[s]; !source && !sink {
+		return
+	}
+	switch r.rng.IntN(4) {
+	case 0:
+		r.command(incomplete, "pause", "--archive", r.archive, s.url)
+		r.paused[s] = true
+		r.say("%s is paused", s.name)
+	case 1, 2:
+		r.command(incomplete, "resume", "--archive", r.archive, s.url)
+		delete(r.paused, s)
+		r.say("%s is resumed", s.name)
+	case 3:
+		if sink {
+			r.command(incomplete, "retry", "--archive", r.archive, "--sink", s.url)
+			r.say("%s is offered again what it refused", s.name)
+		}
+	}
 }
 
 // stepClock makes the child's clock wrong, or right again.
@@ -349,6 +404,9 @@ func (r *round) down() {
 	case 1:
 		r.say("state.db is removed")
 		r.must(os.RemoveAll(filepath.Join(r.archive, "state.db")))
+		for s := range r.setup.sinks {
+			r.starts(s)
+		}
 	case 2:
 		r.say("reindex")
 		r.command(0, "reindex", "-c", r.config())
@@ -377,6 +435,9 @@ func (r *round) end() {
 		r.use(next)
 	}
 	r.start()
+	for s := range r.paused {
+		r.command(incomplete, "resume", "--archive", r.archive, s.url)
+	}
 	r.quiet("everything that came before")
 	if r.t.Failed() {
 		return
@@ -404,6 +465,7 @@ func (r *round) end() {
 			r.t.Errorf("archived: %s\nwant:     %s", canonical(e), f.raw)
 		}
 	}
+	r.exported(ids)
 	r.report("archive", append(r.lacks(ids), r.intruders(ids)...))
 	r.report("sinks", append(r.undelivered(ids), r.unasked(ids)...))
 }
