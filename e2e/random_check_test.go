@@ -57,7 +57,7 @@ const (
 )
 
 // rule tells whether a sink gets an event, from its setups so far. may: it depends on a moment that the test does not know.
-func (r *round) rule(s *station, f *fact, withdrawn bool) (rule, string) {
+func (r *round) rule(s *station, f *fact, all past) (rule, string) {
 	x := expiry(f.e)
 	switch {
 	case never(f.e):
@@ -85,7 +85,7 @@ func (r *round) rule(s *station, f *fact, withdrawn bool) (rule, string) {
 		return may, "khatru answers requests to delete what it does not have before the relay sees them"
 	case x > 0 && x <= r.clock.reached():
 		return may, "expired meanwhile"
-	case withdrawn:
+	case r.departed(s, f.e, all):
 		return may, "deleted or superseded"
 	}
 	return must, ""
@@ -102,6 +102,9 @@ func (c *setup) holds(s *station, e *nostr.Event) string {
 	case int64(e.CreatedAt) < k.since:
 		return "from before the sink's start"
 	}
+	if e.Kind == 62 && !names(e, s.url) {
+		return "it is for other relays"
+	}
 	for _, row := range rows {
 		if row.holds(e) && !slices.Contains(k.send, row.name) && (row.name != "expiring" || !s.nip40) {
 			return "row " + row.name
@@ -112,7 +115,7 @@ func (c *setup) holds(s *station, e *nostr.Event) string {
 
 // undelivered lists what sinks have not settled of what they must get.
 func (r *round) undelivered(archived map[string]bool) (out []string) {
-	gone := withdrawn(r.only(archived))
+	all := r.all()
 	for _, s := range ordered(r.setup.sinks) {
 		got := s.got()
 		for id := range archived {
@@ -120,7 +123,7 @@ func (r *round) undelivered(archived map[string]bool) (out []string) {
 			if f == nil {
 				continue
 			}
-			if rule, _ := r.rule(s, f, gone[id]); rule == must && got[id].final == "" {
+			if rule, _ := r.rule(s, f, all); rule == must && got[id].final == "" {
 				out = append(out, fmt.Sprintf("%s was sent %d times (answers %q): %s", s.name, got[id].n, got[id].answer, f))
 			}
 		}
@@ -131,7 +134,7 @@ func (r *round) undelivered(archived map[string]bool) (out []string) {
 
 // unasked lists what sinks were sent and should not have been.
 func (r *round) unasked(archived map[string]bool) (out []string) {
-	gone := withdrawn(r.only(archived))
+	all := r.all()
 	for _, s := range r.stations {
 		if !s.sink {
 			continue
@@ -139,7 +142,8 @@ func (r *round) unasked(archived map[string]bool) (out []string) {
 		for _, raw := range s.strange {
 			out = append(out, s.name+" was sent what is no event: "+raw)
 		}
-		for id, w := range s.got() {
+		got := s.got()
+		for id, w := range got {
 			f := r.facts[id]
 			switch {
 			case f == nil:
@@ -150,23 +154,19 @@ func (r *round) unasked(archived map[string]bool) (out []string) {
 			case !archived[id] && !r.powerCut:
 				out = append(out, s.name+" was sent what is not archived: "+f.String())
 			}
-			if rule, why := r.rule(s, f, gone[id]); rule == forbidden {
+			if rule, why := r.rule(s, f, all); rule == forbidden {
 				out = append(out, fmt.Sprintf("%s was sent, against the rules (%s): %s", s.name, why, f))
+				continue
+			}
+			for _, in := range w.lives {
+				if why := r.tooLate(s, f, in, got); why != "" {
+					out = append(out, fmt.Sprintf("%s was sent in life %d (%v), though %s: %s", s.name, in, w.lives, why, f))
+					break
+				}
 			}
 		}
 	}
 	slices.Sort(out)
-	return out
-}
-
-// only are the facts that are archived.
-func (r *round) only(archived map[string]bool) map[string]*fact {
-	out := map[string]*fact{}
-	for id := range archived {
-		if f := r.facts[id]; f != nil {
-			out[id] = f
-		}
-	}
 	return out
 }
 

@@ -19,6 +19,9 @@ import (
 // set, the test binary is the program.
 const clockVariable = "E2E_CLOCK"
 
+// slowVariable is how many milliseconds each fsync of a segment takes there.
+const slowVariable = "E2E_FSYNC"
+
 // beTheProgram runs the command line instead of the tests, by a clock that follows the file and with a journal beside it.
 func beTheProgram(file string) int {
 	var offset atomic.Int64
@@ -51,6 +54,9 @@ func beTheProgram(file string) int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	if ms, err := strconv.Atoi(os.Getenv(slowVariable)); err == nil {
+		files.slow = time.Duration(ms) * time.Millisecond
 	}
 	return cli.Main(context.Background(), cli.Process{
 		Args: os.Args, LookupEnv: os.LookupEnv, Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"rebroadcastr/archive"
 )
@@ -22,8 +23,9 @@ import (
 // rely on.
 type journal struct {
 	archive.OS
-	mu sync.Mutex
-	f  *os.File
+	slow time.Duration // of every fsync, before the disk has it
+	mu   sync.Mutex
+	f    *os.File
 }
 
 func openJournal(file string) (*journal, error) {
@@ -78,6 +80,7 @@ func (f *notedFile) Sync() error {
 	if err != nil {
 		return err
 	}
+	time.Sleep(f.j.slow)
 	if err := f.File.Sync(); err != nil {
 		return err
 	}

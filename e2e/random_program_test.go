@@ -25,7 +25,7 @@ func (r *round) launch(args ...string) *program {
 	r.lives++
 	log, err := os.Create(filepath.Join(r.dir, fmt.Sprintf("life%d-%s.log", r.lives, args[0])))
 	r.must(err)
-	c, err := child.Start(child.Options{Binary: self, Args: args, Dir: r.dir, Env: []string{clockVariable + "=" + r.clock.file}, Tee: log})
+	c, err := child.Start(child.Options{Binary: self, Args: args, Dir: r.dir, Env: []string{clockVariable + "=" + r.clock.file, fmt.Sprintf("%s=%d", slowVariable, r.fsync)}, Tee: log})
 	r.must(err)
 	p := &program{c, log}
 	r.t.Cleanup(func() {
@@ -54,7 +54,8 @@ func (r *round) sound(p *program) {
 // start runs the program on the setup in force and waits until it answers.
 func (r *round) start() {
 	r.t.Helper()
-	r.say("life %d", r.lives+1)
+	r.begins()
+	r.say("life %d, log %d", len(r.history)-1, r.lives+1)
 	p := r.launch("run", "-c", r.config())
 	r.program = p
 	eventually(r.t, "the control socket answers", func() error {
@@ -103,4 +104,9 @@ func (r *round) exported(ids map[string]bool) {
 func (r *round) ended() {
 	r.t.Helper()
 	r.sound(r.program)
+	for _, s := range r.stations { // what it left on the way comes to nobody any more
+		if s.real != nil {
+			s.proxy.cut()
+		}
+	}
 }

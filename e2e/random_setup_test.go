@@ -101,12 +101,21 @@ func newSink(rng *rand.Rand, some []string) (k sinkSetup) {
 	} else {
 		k.now = rng.IntN(6) == 0
 	}
-	for _, row := range rows {
+	for _, name := range sendable() {
 		if rng.IntN(5) == 0 {
-			k.send = append(k.send, row.name)
+			k.send = append(k.send, name)
 		}
 	}
 	return k
+}
+
+// sendable are the rows that a config may name.
+func sendable() []string {
+	out := []string{deletedRow, supersededRow}
+	for _, row := range rows {
+		out = append(out, row.name)
+	}
+	return out
 }
 
 // changed is the setup after somebody edited the file: relays left out, filters narrower.
@@ -123,9 +132,9 @@ func (c *setup) changed(rng *rand.Rand, whole *setup) (*setup, string) {
 	case 7:
 		for s, k := range n.sinks {
 			k.send = nil
-			for _, row := range rows {
+			for _, name := range sendable() {
 				if rng.IntN(2) == 0 {
-					k.send = append(k.send, row.name)
+					k.send = append(k.send, name)
 				}
 			}
 			n.sinks[s] = k

@@ -47,6 +47,8 @@ type station struct {
 	strange []string // what came that is no event
 	n       int      // EVENTs
 	forged  []string
+	life    int   // of the program, from 0
+	firsts  []int // khatru: how much it had been sent at the start of each life
 }
 
 // sendings are what a scripted sink was sent of one event.
@@ -55,6 +57,7 @@ type sendings struct {
 	n      int
 	final  string // its last answer, if that settles the event
 	answer []string
+	lives  []int // in which it was sent
 }
 
 // newStation makes a relay. keepAll is for khatru: a relay that replaces and deletes does not serve what it was brought.
@@ -273,6 +276,9 @@ func (s *station) handle(c *relaytest.Conn, m relaytest.Message) bool {
 		s.sent[e.ID] = w
 	}
 	w.n++
+	if !slices.Contains(w.lives, s.life) {
+		w.lives = append(w.lives, s.life)
+	}
 	try := w.n
 	cut := s.closesEvery > 0 && s.n%s.closesEvery == 0 && !s.healed.Load()
 	s.mu.Unlock()
@@ -352,6 +358,17 @@ func (s *station) answer(c *relaytest.Conn, e *nostr.Event, w *sendings, raw str
 	}
 }
 
+// begins notes that a life of the program begins.
+func (s *station) begins(life int) {
+	if s.real != nil {
+		s.firsts = append(s.firsts, len(s.real.Received()))
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.life = life
+}
+
 func (s *station) note(w *sendings, what string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -363,9 +380,16 @@ func (s *station) note(w *sendings, what string) {
 func (s *station) got() map[string]sendings {
 	out := map[string]sendings{}
 	if s.real != nil {
-		for _, e := range s.real.Received() {
+		life := 0
+		for i, e := range s.real.Received() {
+			for life < len(s.firsts)-1 && i >= s.firsts[life+1] {
+				life++
+			}
 			w := out[e.ID]
 			w.n++
+			if !slices.Contains(w.lives, life) {
+				w.lives = append(w.lives, life)
+			}
 			w.raw, w.final = canonical(e), "received"
 			out[e.ID] = w
 		}
@@ -377,7 +401,7 @@ func (s *station) got() map[string]sendings {
 		out[id] = *w
 		answers := slices.Clone(w.answer)
 		c := *w
-		c.answer = answers
+		c.answer, c.lives = answers, slices.Clone(w.lives)
 		out[id] = c
 	}
 	return out

@@ -73,6 +73,8 @@ type round struct {
 	setups   []*setup
 	program  *program
 	lives    int
+	fsync    int // milliseconds that one takes
+	history  []life
 	powerCut bool
 	// before is what was archived when a sink was new, or when what is known of it was lost.
 	before map[*station]map[string]bool
@@ -105,7 +107,7 @@ func randomRound(t *testing.T, seed uint64) {
 	r.must(err)
 	t.Cleanup(func() {
 		r.said.Close() //nolint:errcheck // a diary
-		if t.Failed() {
+		if t.Failed() || *showLogs {
 			t.Logf("kept in %s; again: go test -tags libsecp256k1 -run 'TestRandom$' -seed %d", dir, seed)
 		} else if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
@@ -152,6 +154,9 @@ func (r *round) build() {
 		}
 	}
 	r.use(&begin)
+	for _, s := range r.stations {
+		r.maker.relays = append(r.maker.relays, s.url)
+	}
 	now := r.clock.now()
 	n := 20 + rng.IntN(200)
 	if rng.IntN(10) == 0 {
@@ -262,6 +267,7 @@ func (r *round) publish(tell bool) {
 // live runs the program for a while in a world that goes wrong around it.
 func (r *round) live() {
 	rng := r.rng
+	r.fsync = []int{0, 0, 30, 300}[rng.IntN(4)]
 	r.start()
 	for range 3 + rng.IntN(25) {
 		pause := time.Duration(rng.IntN(120)) * time.Millisecond
@@ -412,6 +418,7 @@ func (r *round) down() {
 		r.command(0, "reindex", "-c", r.config())
 	case 3:
 		r.say("backfill")
+		r.begins()
 		for _, s := range r.stations {
 			s.calm()
 		}
@@ -431,6 +438,7 @@ func (r *round) end() {
 		s.heal()
 	}
 	r.must(r.clock.set(0))
+	r.fsync = 0
 	if next := r.setup.whole(r.first); len(next.sources)+len(next.sinks) > len(r.setup.sources)+len(r.setup.sinks) {
 		r.use(next)
 	}

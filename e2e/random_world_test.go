@@ -54,6 +54,7 @@ type maker struct {
 	rng     *rand.Rand
 	clock   *clock
 	authors []*author
+	relays  []string // that somebody may want to vanish from
 	n       int
 }
 
@@ -118,6 +119,8 @@ func (m *maker) event(at int64) *fact {
 		kind = []int{20001, 22242, 25000, 21059}[rng.IntN(4)]
 	case k == 33:
 		kind, tags = []int{7375, 17375, 31234, 445, 9734, 8000, 33534, 13534}[rng.IntN(8)], append(tags, d)
+	case k == 39 && rng.IntN(12) == 0 && len(m.relays) > 0:
+		kind, tags = 62, append(tags, nostr.Tag{"relay", append(m.relays, allRelays)[rng.IntN(len(m.relays)+1)]})
 	case k == 34:
 		kind, tags = []int{9, 1, 9021, 39000}[rng.IntN(4)], append(tags, nostr.Tag{"h", "group"}, d)
 	case k < 38 && len(a.notes) > 0:
@@ -182,15 +185,6 @@ func addressOf(e *nostr.Event) string {
 		return fmt.Sprintf("%d:%s:%s", e.Kind, e.PubKey, e.Tags.GetD())
 	}
 	return ""
-}
-
-// withdrawn holds for what a sink need not get: its author has deleted it, or there is a newer version.
-func withdrawn(all map[string]*fact) map[string]bool {
-	events := make(set, len(all))
-	for id, f := range all {
-		events[id] = f.e
-	}
-	return departed(events, events)
 }
 
 // older reports whether b takes the place of a.

@@ -1,0 +1,142 @@
+package e2e
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/nbd-wtf/go-nostr"
+)
+
+// Rows that other events decide, and what may be said of a request to vanish.
+const (
+	deletedRow    = "deleted"
+	supersededRow = "superseded"
+	allRelays     = "ALL_RELAYS"
+)
+
+// past is what some events say of others.
+type past struct {
+	requests map[string][]*fact // to delete or vanish, by who asks
+	versions map[string][]*fact // by address
+}
+
+// pastOf gathers what the facts that in takes say.
+func pastOf(facts map[string]*fact, in func(id string) bool) past {
+	p := past{map[string][]*fact{}, map[string][]*fact{}}
+	for id, f := range facts {
+		if !in(id) {
+			continue
+		}
+		if f.e.Kind == 5 || f.e.Kind == 62 {
+			p.requests[f.e.PubKey] = append(p.requests[f.e.PubKey], f)
+		}
+		if key := addressOf(f.e); key != "" {
+			p.versions[key] = append(p.versions[key], f)
+		}
+	}
+	return p
+}
+
+// deleted says whether a request covers an event, for one sink (NIP-09, NIP-62; for a gift wrap its receiver may ask too).
+func (p past) deleted(e *nostr.Event, sink string) bool {
+	if e.Kind == 5 || e.Kind == 62 {
+		return false
+	}
+	by := func(who string) bool {
+		return slices.ContainsFunc(p.requests[who], func(f *fact) bool {
+			if f.e.Kind == 62 {
+				return names(f.e, sink) && e.CreatedAt <= f.e.CreatedAt
+			}
+			return slices.ContainsFunc(f.e.Tags, func(t nostr.Tag) bool {
+				switch {
+				case len(t) < 2:
+					return false
+				case t[0] == "e":
+					return t[1] == e.ID
+				case t[0] == "a" && who == e.PubKey:
+					return t[1] == addressOf(e) && e.CreatedAt <= f.e.CreatedAt
+				}
+				return false
+			})
+		})
+	}
+	return by(e.PubKey) || e.Kind == 1059 && slices.ContainsFunc(e.Tags, func(t nostr.Tag) bool { return len(t) > 1 && t[0] == "p" && by(t[1]) })
+}
+
+// names says whether a request to vanish is for a relay.
+func names(e *nostr.Event, url string) bool {
+	return slices.ContainsFunc(e.Tags, func(t nostr.Tag) bool { return len(t) > 1 && t[0] == "relay" && (t[1] == url || t[1] == allRelays) })
+}
+
+// newer lists the versions that take an event's place.
+func (p past) newer(e *nostr.Event) (out []*fact) {
+	for _, f := range p.versions[addressOf(e)] {
+		if older(e, f.e) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// life is what held while the program ran once.
+type life struct {
+	setup *setup
+	known map[string]bool // archived at its start
+	past  past            // of that
+}
+
+// begins notes what a life begins with.
+func (r *round) begins() {
+	ids, err := archivedIDs(r.archive)
+	r.must(err)
+	r.history = append(r.history, life{r.setup, ids, pastOf(r.facts, func(id string) bool { return ids[id] })})
+	for _, s := range r.stations {
+		s.begins(len(r.history) - 1)
+	}
+}
+
+// departed says whether a sink need not have got an event, because of what other events say.
+func (r *round) departed(s *station, e *nostr.Event, all past) bool {
+	send := r.setup.sinks[s].send
+	if !slices.Contains(send, deletedRow) && all.deleted(e, s.url) {
+		return true
+	}
+	return !slices.Contains(send, supersededRow) && slices.ContainsFunc(all.newer(e), func(f *fact) bool {
+		return slices.ContainsFunc(r.setups, func(c *setup) bool { return c.holds(s, f.e) == "" })
+	})
+}
+
+// tooLate says why an event should not have been sent in one of the program's lives: its last setup or what was archived then
+// spoke against it. What a dying program left in a socket may be read in the next life, so both have to speak against it.
+func (r *round) tooLate(s *station, f *fact, in int, got map[string]sendings) string {
+	now, before := r.history[in], r.history[max(in-1, 0)]
+	if why := now.setup.holds(s, f.e); why != "" && before.setup.holds(s, f.e) != "" {
+		return why
+	}
+	lets := func(row string) bool {
+		return slices.Contains(now.setup.sinks[s].send, row) || slices.Contains(before.setup.sinks[s].send, row)
+	}
+	if !lets(deletedRow) && now.past.deleted(f.e, s.url) && before.past.deleted(f.e, s.url) {
+		return "it was deleted"
+	}
+	if lets(supersededRow) {
+		return ""
+	}
+	all := r.all()
+	for _, n := range before.past.newer(f.e) {
+		if len(all.newer(n.e)) > 0 {
+			continue // the newest may be one that the sink does not get: then this one does not count
+		}
+		w := got[n.e.ID]
+		took := len(w.lives) > 0 && w.lives[0] < in && strings.HasPrefix(w.final, "true")
+		_, own := n.at[s]
+		if took && now.known[n.e.ID] && !own && expiry(n.e) == 0 && int64(n.e.CreatedAt) <= r.clock.earliest.Load() &&
+			now.setup.holds(s, n.e) == "" && before.setup.holds(s, n.e) == "" && !all.deleted(n.e, s.url) {
+			return "it was superseded by " + n.e.ID
+		}
+	}
+	return ""
+}
+
+// all is what all events of the world say.
+func (r *round) all() past { return pastOf(r.facts, func(string) bool { return true }) }
