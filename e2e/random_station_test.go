@@ -148,17 +148,19 @@ func had(err error) error {
 	return err
 }
 
-// listened says whether a live subscription stands.
-func (s *station) listened() bool {
+// listening counts the live subscriptions that stand.
+func (s *station) listening() (n int) {
 	if s.real != nil {
-		return s.real.Subscribed()
+		return s.real.Live()
 	}
 	for _, c := range s.scripted.Conns() {
-		if slices.ContainsFunc(c.Subscriptions(), func(id string) bool { return strings.HasPrefix(id, "live-") }) {
-			return true
+		for _, id := range c.Subscriptions() {
+			if strings.HasPrefix(id, "live-") {
+				n++
+			}
 		}
 	}
-	return false
+	return n
 }
 
 // spoil makes the station ill in some way.

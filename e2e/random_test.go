@@ -485,13 +485,13 @@ func (r *round) report(what string, wrong []string) {
 	}
 }
 
-// listened waits until every source has a live subscription.
+// listened waits until every source has its live subscriptions, one for each filter.
 func (r *round) listened() {
 	r.t.Helper()
-	eventually(r.t, "every source has a live subscription", func() error {
+	eventually(r.t, "every source has its live subscriptions", func() error {
 		for s := range r.setup.sources {
-			if !s.listened() {
-				return fmt.Errorf("%s has none", s.name)
+			if n, want := s.listening(), max(1, len(r.setup.want.only)); n < want {
+				return fmt.Errorf("%s has %d of %d", s.name, n, want)
 			}
 		}
 		return nil

@@ -14,6 +14,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -273,15 +274,16 @@ func (r *Relay) Connections() int {
 }
 
 // Subscribed says whether a live subscription is open: one that asked for no stored events (limit 0), or at most one.
-func (r *Relay) Subscribed() bool {
+func (r *Relay) Subscribed() bool { return r.Live() > 0 }
+
+// Live counts the live subscriptions that are open.
+func (r *Relay) Live() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range r.subs {
-		for _, f := range s.filters {
-			if s.ctx.Err() == nil && (f.LimitZero || f.Limit == 1) {
-				return true
-			}
+		if s.ctx.Err() == nil && slices.ContainsFunc(s.filters, func(f nostr.Filter) bool { return f.LimitZero || f.Limit == 1 }) {
+			n++
 		}
 	}
-	return false
+	return n
 }
