@@ -35,6 +35,7 @@ type testLog struct {
 	end   place.Place
 	next  uint64
 	grown chan struct{}
+	told  func([]record.Record) // of new records, before they can be read; or nil
 }
 
 func newLog() *testLog { return &testLog{end: place.Make(1, 0), grown: make(chan struct{})} }
@@ -52,6 +53,9 @@ func (l *testLog) add(t testing.TB, origin record.Origin, lines ...string) {
 		rec.End = l.end
 		l.next++
 		l.recs = append(l.recs, rec)
+	}
+	if l.told != nil {
+		l.told(l.recs[len(l.recs)-len(lines):])
 	}
 	close(l.grown)
 	l.grown = make(chan struct{})
