@@ -162,48 +162,54 @@ func (f *facts) reset(list []said) {
 	f.addLocked(list)
 }
 
-// absentSlots of 33 bytes: 1 MiB.
-const absentSlots = 1 << 15
+// markSlots of 34 bytes: 1.1 MiB.
+const markSlots = 1 << 15
 
-// absent remembers marks that are not there. A key has one slot, which it loses to any other that needs it.
-type absent struct {
-	mu      sync.Mutex
-	changes uint64 // of marks
-	slots   []key  // absentSlots
+// marks remembers whose marks are there and whose are not. A key has one slot, which it loses to any other that needs it.
+type marks struct {
+	mu    sync.Mutex
+	made  uint64 // marks, so far
+	slots []markSlot
 }
 
-func slotOf(k key) int {
-	return int((binary.LittleEndian.Uint64(k[1:9]) + uint64(k[0])) % absentSlots)
+type markSlot struct {
+	key
+	there bool
 }
 
-// ask reports whether k is known to be absent; if not, changes is for learn.
-func (a *absent) ask(k key) (yes bool, changes uint64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.slots[slotOf(k)] == k, a.changes
+func (m *marks) slotLocked(k key) *markSlot {
+	return &m.slots[(binary.LittleEndian.Uint64(k[1:9])+uint64(k[0]))%markSlots]
 }
 
-// learn notes that k was not found, unless a mark was made since changes was asked for: it may be this one.
-func (a *absent) learn(k key, changes uint64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.changes == changes {
-		a.slots[slotOf(k)] = k
+// ask reports whether the mark k is there, if that is remembered; made is for learn.
+func (m *marks) ask(k key) (there, sure bool, made uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	slot := m.slotLocked(k)
+	return slot.there, slot.key == k, m.made
+}
+
+// learn remembers that k was found, or that it was not, unless a mark was made since ask: it may be this one.
+func (m *marks) learn(k key, there bool, made uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if there || m.made == made {
+		*m.slotLocked(k) = markSlot{k, there}
 	}
 }
 
-// forget the marks in list, which can be found now.
-func (a *absent) forget(list []said) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+// set notes the marks in list, which can be found now.
+func (m *marks) set(list []said) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for i := range list {
 		k := list[i].key
 		if k[0] != spaceDeleters && k[0] != spaceVanishers {
 			continue
 		}
-		a.changes++
-		if slot := &a.slots[slotOf(k)]; *slot == k {
-			*slot = key{}
+		m.made++
+		if slot := m.slotLocked(k); slot.key == k {
+			slot.there = true
 		}
 	}
 }

@@ -30,8 +30,8 @@ const recheck = time.Second
 // overlay is the queue of what was written to the log and is not in Badger yet, in the log's order. The shards' maps
 // hold the same ids for lookups, facts the same facts.
 type overlay struct {
-	facts  facts
-	absent absent
+	facts facts
+	marks marks
 
 	qmu        sync.Mutex
 	queue      []entry // log order
@@ -57,7 +57,7 @@ func (o *overlay) init(checkpoint place.Place) {
 	o.drained = make(chan struct{})
 	o.ended = make(chan struct{})
 	o.facts.held = make(map[key]heldFact)
-	o.absent.slots = make([]key, absentSlots)
+	o.marks.slots = make([]markSlot, markSlots)
 }
 
 // Checkpoint is a place that has everything before it in Badger. Its segment number is the highest that the index
@@ -124,7 +124,7 @@ func (x *Index) Written(rs []record.Record) {
 func (x *Index) heard(says []said) {
 	if len(says) > 0 {
 		x.facts.add(says)
-		x.absent.forget(says)
+		x.marks.set(says)
 	}
 }
 
@@ -172,7 +172,7 @@ func (x *Index) Moved(rs []record.Record) {
 	}
 	x.queue, x.says = kept, says
 	x.facts.reset(says) // what Run is writing at this moment is at the head of it, and is taken out after
-	x.absent.forget(says)
+	x.marks.set(says)
 }
 
 // Synced says that every line before end is on disk: Run takes their ids to Badger. It does not wait for that.
@@ -294,7 +294,7 @@ func (x *Index) Replay(rs []record.Record) error {
 			batch[i] = entry{rs[i].Event.ID, rs[i].Place}
 			says = appendFacts(says, &rs[i].Event, rs[i].Place)
 		}
-		x.absent.forget(says)
+		x.marks.set(says)
 		for ; len(says) > maxBatch; says = says[maxBatch:] {
 			if err := x.store.put(nil, says[:maxBatch], x.Checkpoint(), x.trusted); err != nil {
 				return fmt.Errorf("replay %d events into the index: %w", n, err)

@@ -117,13 +117,13 @@ func (x *Index) find(k key) (f fact, ok bool, err error) {
 
 // marked reports whether the mark k is there, mostly without a look at Badger.
 func (x *Index) marked(k key) (bool, error) {
-	no, changes := x.absent.ask(k)
-	if no {
-		return false, nil
+	there, sure, made := x.marks.ask(k)
+	if sure {
+		return there, nil
 	}
-	_, ok, err := x.find(k)
-	if !ok && err == nil {
-		x.absent.learn(k, changes)
+	_, there, err := x.find(k)
+	if err == nil {
+		x.marks.learn(k, there, made)
 	}
-	return ok, err
+	return there, err
 }
