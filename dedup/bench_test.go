@@ -22,6 +22,33 @@ func BenchmarkHit(b *testing.B) {
 	}
 }
 
+// What the appender pays for an event: a note, which says nothing of others, and a new version of a profile.
+func BenchmarkWritten(b *testing.B) {
+	const group = 250
+	for name, kind := range map[string]int{"notes": 1, "profiles": 0} {
+		b.Run(name, func(b *testing.B) {
+			x := open(b, dedup.Options{Dir: b.TempDir()})
+			defer func() { closeIndex(b, x) }()
+			all := lines(1, 0, dedup.MaxOverlay)
+			for i := range all {
+				all[i].Event.Kind, all[i].Event.PubKey = kind, event.PubKey(id(uint64(i%5000)))
+			}
+			b.ReportAllocs()
+			at := 0
+			for b.Loop() {
+				x.Written(all[at : at+group])
+				if at += group; at == len(all) {
+					b.StopTimer()
+					closeIndex(b, x)
+					x, at = open(b, dedup.Options{Dir: b.TempDir()}), 0
+					b.StartTimer()
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(group*b.N), "ns/event")
+		})
+	}
+}
+
 // A million ids: what an insert in batches costs, and a lookup of an id that is not there, past the LRU.
 func BenchmarkMillion(b *testing.B) {
 	const million = 1_000_000
