@@ -152,3 +152,30 @@ func TestDeathsAtOpen(t *testing.T) {
 		}
 	}
 }
+
+// What a kill -9 leaves of a table or a memtable's log that was being made is no damage: nothing has to be made anew.
+func TestFilesThatWereBeingMade(t *testing.T) {
+	for _, name := range []string{"000099.sst", "00099.mem"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			x := open(t, dedup.Options{Dir: dir})
+			if err := x.Replay(lines(1, 0, 100)); err != nil {
+				t.Fatal(err)
+			}
+			closeIndex(t, x)
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			x, err := dedup.Open(dedup.Options{Dir: dir})
+			if err != nil {
+				t.Fatalf("Open beside an empty %s: %v, want the index", name, err)
+			}
+			defer closeIndex(t, x)
+			for n := range uint64(100) {
+				if s, err := x.Lookup(id(n)); s != dedup.Known || err != nil {
+					t.Fatalf("id %d is %s (%v), want known", n, s, err)
+				}
+			}
+		})
+	}
+}

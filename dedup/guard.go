@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
 	"github.com/dgraph-io/badger/v4/y"
 	"google.golang.org/protobuf/proto"
@@ -37,7 +39,7 @@ func guardOpen(dir string) error {
 	if len(deaths) >= maxDeaths {
 		return fmt.Errorf("%w: Badger ended the process %d times while it opened it", ErrDamaged, len(deaths))
 	}
-	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	tables, err := manifestTables(dir)
 	if err != nil {
 		return err
 	}
@@ -46,7 +48,48 @@ func guardOpen(dir string) error {
 			return fmt.Errorf("%w: table %s: %w", ErrDamaged, filepath.Base(path), err)
 		}
 	}
+	if err := removeUnborn(dir); err != nil {
+		return err
+	}
 	return os.WriteFile(filepath.Join(dir, openingFile), append(deaths, '.'), 0o600)
+}
+
+// manifestTables are the tables that Badger will open: those in its manifest that exist. Another one was being written
+// when the process died; its content is still in a memtable's log, and Badger removes it.
+func manifestTables(dir string) (paths []string, err error) {
+	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // read only
+	m, _, err := badger.ReplayManifestFile(f, 0, badger.DefaultOptions(dir).WithLogger(nil))
+	if err != nil {
+		return nil, fmt.Errorf("%w: manifest: %w", ErrDamaged, err)
+	}
+	for id := range m.Tables {
+		path := filepath.Join(dir, fmt.Sprintf("%06d.sst", id))
+		if _, err := os.Stat(path); err == nil { // what is missing Badger says itself
+			paths = append(paths, path)
+		}
+	}
+	return paths, nil
+}
+
+// removeUnborn removes the newest memtable's log if nothing is in it: the process died while it was made, and Badger would
+// refuse the whole index for it. Should it have lost its content otherwise, the checkpoint that it held is gone with it.
+func removeUnborn(dir string) error {
+	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
+	if err != nil || len(logs) == 0 {
+		return err
+	}
+	newest := slices.Max(logs) // five digits each
+	if info, err := os.Stat(newest); err != nil || info.Size() > 0 {
+		return err
+	}
+	return os.Remove(newest)
 }
 
 func opened(dir string) error { return os.Remove(filepath.Join(dir, openingFile)) }
