@@ -253,9 +253,12 @@ func (c *Conn) sendEvent(s Script, sub, raw string) bool {
 // page returns what the filters take, newest first, within limits and the cap.
 func (r *Relay) page(s Script, filters []nostr.Filter) []string {
 	r.mu.Lock()
-	all := slices.Clone(r.stored)
+	if r.sorted == nil {
+		r.sorted = slices.Clone(r.stored)
+		slices.SortStableFunc(r.sorted, func(a, b stored) int { return int(b.event.CreatedAt - a.event.CreatedAt) })
+	}
+	all := r.sorted
 	r.mu.Unlock()
-	slices.SortStableFunc(all, func(a, b stored) int { return int(b.event.CreatedAt - a.event.CreatedAt) })
 	var out []string
 	seen := map[string]bool{}
 	for _, f := range filters {

@@ -32,6 +32,7 @@ type Relay struct {
 	change   chan struct{}
 	script   Script
 	stored   []stored
+	sorted   []stored        // the same, newest first; nil: to be made. Never changed
 	have     map[string]bool // ids in stored
 	got      []Message
 	conns    map[*Conn]struct{}
@@ -124,6 +125,7 @@ func (r *Relay) storeLocked(raw string) {
 	if !r.have[e.ID] {
 		r.have[e.ID] = true
 		r.stored = append(r.stored, stored{raw, e})
+		r.sorted = nil
 	}
 }
 

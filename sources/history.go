@@ -18,56 +18,8 @@ type outcome struct {
 	limited  bool // --limit
 }
 
-// catchUp asks for what may have come while nobody listened: from the last completed catch-up, less the overlap.
-func (v *visit) catchUp() error {
-	start := v.s.o.Now()
-	v.caught = false
-	v.dueAt = time.Now().Add(v.s.o.CatchUpEvery)
-	from := min(v.saver.caughtUp(), start.Unix())
-	if from == 0 {
-		if v.plan.history.None { // a new source that is not asked back
-			v.caught = true
-			return v.saver.add(v.ctx, saved{caughtUp: start.Unix()})
-		}
-		from = start.Unix()
-	}
-	from = max(0, from-int64(v.s.o.Overlap/time.Second))
-	v.s.phase(CatchUp)
-
-	var list []atom
-	for _, a := range v.plan.atoms {
-		if a.filter.Until == 0 || a.filter.Until >= max(from, a.filter.Since) {
-			list = append(list, a)
-		}
-	}
-	whole := true
-	for _, g := range v.parts(list, func(atom) string { return "" }) {
-		w := window{max(from, g.filter.Since), openEnd}
-		if g.filter.Until != 0 {
-			w.hi = g.filter.Until
-		}
-		out, err := v.walk(g, w, record.CatchUp, start)
-		if err != nil {
-			return err
-		}
-		whole = whole && out.asked
-		for _, gap := range out.gaps {
-			v.s.gap(g.filter, window{gap, gap}, out.reason)
-		}
-		if !out.asked {
-			v.s.gap(g.filter, w, out.reason)
-			v.log.Warn().Str("relay", v.s.o.URL).Str("reason", out.reason).Msg("catch-up incomplete: asked again in an hour or at the next session")
-		}
-	}
-	v.caught = true
-	if !whole {
-		return nil
-	}
-	return v.saver.add(v.ctx, saved{caughtUp: start.Unix()})
-}
-
-// history asks for what is not proven, back to where the user wants it.
-func (v *visit) history() error {
+// history asks for what is not proven, from the second top back to where the user wants it.
+func (v *visit) history(top int64) error {
 	start := v.s.o.Now()
 	v.s.phase(Backfill)
 	since := v.plan.history.Since
@@ -78,9 +30,15 @@ func (v *visit) history() error {
 			w.hi = a.filter.Until
 		}
 		proven := v.view[a.key]
-		if v.s.o.Again { // what an earlier session of this process has proven again is not asked a third time
+		switch {
+		case v.s.o.Again: // what an earlier session of this process has proven again is not asked a third time
 			proven = v.s.mine[a.key]
+		case v.s.o.Once:
+			for _, m := range v.s.mine[a.key] {
+				proven = proven.add(m)
+			}
 		}
+		w.hi = min(w.hi, top)
 		if a.missing = proven.missing(w); len(a.missing) > 0 {
 			list = append(list, a)
 		}
@@ -114,6 +72,9 @@ func (v *visit) history() error {
 	return nil
 }
 
+// growAfter well-filled pages in one session a page that was halved is doubled again.
+const growAfter = 8
+
 // walk pages through one window. An error ends the visit; what the relay did wrong is in the outcome. start is when the
 // asking began: younger than that less the overlap is never proven, because events arrive late.
 func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcome, error) {
@@ -123,8 +84,8 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 	if sure {
 		size = min(size, limits.MaxLimit)
 	}
-	// Sessions that end before a page is whole: a smaller one may be.
-	size = max(min(size, suspect), size>>max(0, v.s.cuts-1))
+	most := size
+	size = max(min(most, suspect), most>>v.s.halved)
 	at := newWalk(w, size, sure, v.s.edge)
 	at.whole = len(g.filter.IDs) > 0
 	if len(g.filter.Authors) > 0 {
@@ -144,11 +105,11 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 			}
 			v.s.phase(Backfill)
 		}
-		most, limited := v.s.most(at, size)
+		asked, limited := v.s.most(at, size)
 		if limited && v.s.limit <= 0 { // spent in an earlier session; a page of none would look like the end
 			return v.s.enough(), nil
 		}
-		p, e, err := v.ask(g, at, how, most)
+		p, e, err := v.ask(g, at, how, asked)
 		if err != nil {
 			return outcome{}, err
 		}
@@ -165,9 +126,14 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 		}
 		tries = 0
 		v.sess.Progress()
-		if at.whole && limited && most < len(g.atoms) {
+		if at.whole && limited && asked < len(g.atoms) {
 			v.s.spend(len(a.ids))
 			return v.s.enough(), nil
+		}
+		if 2*a.n >= size {
+			if v.whole++; v.whole%growAfter == 0 && v.s.halved > 0 {
+				v.s.halved--
+			}
 		}
 		verdict := at.took(a)
 		if at.known {
@@ -176,6 +142,11 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 		if err := v.prove(g, verdict.proven, clip); err != nil {
 			return outcome{}, err
 		}
+		if how == record.CatchUp {
+			v.reached(g, verdict.proven)
+		}
+		size = max(min(most, suspect), most>>v.s.halved)
+		at.page = size
 		if verdict.done {
 			return outcome{complete: verdict.complete, reason: verdict.reason, gaps: at.gaps, asked: verdict.complete != No || len(at.gaps) > 0}, nil
 		}
@@ -277,12 +248,16 @@ func (v *visit) prove(g group, ws windows, clip int64) error {
 }
 
 // remember keeps what this process has proven, and notes it when that is more than before: the next session begins
-// ahead of where this one began. What is younger than the process is not counted, every session proves that anew.
+// ahead of where this one began. What is younger than the process is not counted, every session of a daemon proves that anew:
+// something may have come while nobody listened.
 func (s *Source) remember(g group, w window, clip int64) {
 	if s.oldClip == 0 {
 		s.oldClip = clip
 	}
-	if w.hi = min(w.hi, s.oldClip); w.lo > w.hi {
+	if !s.o.Once { // a command asks once for everything, whatever comes meanwhile
+		w.hi = min(w.hi, s.oldClip)
+	}
+	if w.lo > w.hi {
 		return
 	}
 	for _, a := range g.atoms {

@@ -81,7 +81,9 @@ type Source struct {
 	mine    map[atomKey]windows // proven by this process, up to oldClip
 	oldClip int64
 	loaded  uint64 // number of the last plan that a visit took up
-	cuts    int    // sessions in a row that ended in the middle of catch-up or history and brought no proof
+	cuts    int    // sessions in a row that ended in the middle of catch-up or history and brought nothing to go on from
+	halved  int    // how often the page was, because of cuts
+	catch   catch
 }
 
 // New makes a Source; it starts nothing.
@@ -140,7 +142,9 @@ func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 	if !s.o.Once {
 		goes("keep the live subscription", v.keepLive)
 	}
-	s.cuts++
+	if s.cuts++; s.cuts > 1 {
+		s.halved++ // sessions that end before a page is whole: a smaller one may be
+	}
 	err := guarded("source "+s.o.URL, v.run)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause

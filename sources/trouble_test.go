@@ -158,6 +158,30 @@ func TestDropsEndSomeTime(t *testing.T) {
 	}
 }
 
+// TestACutSessionIsGoneOnWith: what is younger than the overlap is never proven, and more of it than a connection carries must
+// come all the same, and what is older too.
+func TestACutSessionIsGoneOnWith(t *testing.T) {
+	all := notes(1, 300, 7)
+	for i := range 600 {
+		all = append(all, note(1, 1000+i, now-int64(i)/2))
+	}
+	for _, once := range []bool{true, false} {
+		t.Run(fmt.Sprintf("once %t", once), func(t *testing.T) {
+			r := relaytest.New(t, relaytest.Script{Events: all, Cap: 50, CloseAfter: 130})
+			in := newIntake(t)
+			g := start(t, r, in, openState(t), sources.Options{Once: once})
+			if once {
+				wantComplete(t, g.finished(), sources.Yes, "")
+			} else {
+				r.Wait("a session that is left in peace", func() bool { return g.source.Status().Phase == sources.Live })
+			}
+			if in.count() != len(all) {
+				t.Errorf("%d events came over %d connections, want %d", in.count(), r.Accepted(), len(all))
+			}
+		})
+	}
+}
+
 // A relay that never says EOSE but goes on sending what is published would keep a page open for ever.
 func TestAPageWithoutEndEnds(t *testing.T) {
 	r := relaytest.New(t, relaytest.Script{NoEOSE: true})

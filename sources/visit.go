@@ -62,6 +62,9 @@ type visit struct {
 	view   map[atomKey]windows // run only: what is proven or asked in this visit
 	caught bool                // run only: it has caught up, or does without
 	dueAt  time.Time           // run only: the next catch-up
+	goesOn bool                // run only: the catch-up under way is one that an earlier session began
+	whole  int                 // run only: complete pages, half full at least
+	walked map[atomKey]windows // run only: asked for by this visit's catch-up
 	honest bool                // run only: an empty page has stayed empty after its EOSE
 	saver  saver
 }
@@ -254,7 +257,7 @@ func (v *visit) run() error {
 	}
 	if v.s.o.Once {
 		if !cut {
-			if err := v.history(); err != nil {
+			if err := v.history(openEnd); err != nil {
 				return err
 			}
 		}
@@ -289,18 +292,24 @@ func (v *visit) pursue(cut bool) error {
 		v.caught, v.dueAt = true, time.Now().Add(v.s.o.CatchUpEvery)
 	} else {
 		if !v.caught {
+			if v.s.catch.lapped && !v.plan.history.None { // it may never come to its end: what can be proven must not wait for that
+				v.dueAt = time.Now().Add(v.s.o.CatchUpEvery)
+				if err := v.history(v.s.o.Now().Add(-v.s.o.Overlap).Unix()); err != nil {
+					return err
+				}
+			}
 			if err := v.catchUp(); err != nil {
 				return err
 			}
 		}
 		if !v.plan.history.None {
-			if err := v.history(); err != nil {
+			if err := v.history(openEnd); err != nil {
 				return err
 			}
 		}
 	}
 	for {
-		v.s.cuts = 0
+		v.s.cuts, v.s.halved = 0, 0
 		v.s.phase(Live)
 		if err := v.untilDue(); err != nil {
 			return err
