@@ -16,7 +16,7 @@ import (
 
 // nervous makes a daemon notice a dead peer within two seconds and try again at once.
 const nervous = `
-relay_settings: {default: {backoff: {initial: 20ms, max: 200ms}, ping: {every: 500ms, timeout: 1500ms}, timeouts: {connect: 1500ms, ok: 1500ms}}}
+relay_settings: {default: {pace: 1000/s, backoff: {initial: 20ms, max: 200ms}, ping: {every: 500ms, timeout: 1500ms}, timeouts: {connect: 1500ms, ok: 1500ms}}}
 `
 
 // mirrored is a daemon with one source and one sink, each behind a proxy of its own.
@@ -242,7 +242,7 @@ var faults = []fault{
 		},
 	},
 	{
-		name: "cut after each 25 KB from the relay", on: []side{sourceSide}, stored: 120,
+		name: "cut after each 25 KB from the relay", on: []side{sourceSide}, stored: 400,
 		first: []toxic{down("limit_data", "bytes", 25_000)},
 		then:  func(m *mirrored, _ *toxicProxy, _ side) { m.publish(20) },
 	},
