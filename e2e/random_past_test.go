@@ -78,7 +78,7 @@ func (p past) newer(e *nostr.Event) (out []*fact) {
 	return out
 }
 
-// life is what held while the program ran once.
+// life is what held while the program ran once, or until it took up another config.
 type life struct {
 	setup *setup
 	known map[string]bool // archived at its start

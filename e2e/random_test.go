@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -276,7 +277,7 @@ func (r *round) live() {
 		case <-r.program.Done():
 			r.t.Fatalf("the program ended by itself:\n%s", tail(r.program.Stderr(), 3000))
 		}
-		switch s := r.stations[rng.IntN(len(r.stations))]; rng.IntN(18) {
+		switch s := r.stations[rng.IntN(len(r.stations))]; rng.IntN(20) {
 		case 0, 1:
 			s.spoil(rng, r.say)
 		case 2, 3:
@@ -287,6 +288,8 @@ func (r *round) live() {
 			r.bringIn()
 		case 7:
 			r.operate(s)
+		case 8:
+			r.reload()
 		case 6:
 			if !r.ahead {
 				d := time.Duration(rng.IntN(36*60)) * time.Minute
@@ -319,6 +322,20 @@ func (r *round) bringIn() {
 		f.imported = r.setup.want.takes(f.e) && archivable(f.e)
 	}
 	r.say("%d events imported", len(facts))
+}
+
+// reload changes the config under the running program.
+func (r *round) reload() {
+	next, what := r.setup.changed(r.rng, r.first)
+	r.use(next)
+	r.begins() // before it does: what is sent meanwhile may go by either
+	if r.rng.IntN(3) == 0 {
+		r.say("SIGHUP: %s", what)
+		r.must(r.program.Signal(syscall.SIGHUP))
+	} else {
+		r.command(0, "reload", "-c", r.config())
+		r.say("reload: %s", what)
+	}
 }
 
 // operate is what an operator may do to a relay while the program runs.
