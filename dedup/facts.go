@@ -71,6 +71,7 @@ func appendFacts(dst []said, e *event.Event, at place.Place) []said {
 	before := len(dst)
 	switch e.Kind {
 	case event.KindDeletion:
+		dst = append(dst, said{markOf(spaceDeleters, e.PubKey), fact{at: at}})
 		for tag := range e.Tags() {
 			switch {
 			case len(tag) < 2:
@@ -85,20 +86,19 @@ func appendFacts(dst []said, e *event.Event, at place.Place) []said {
 				}
 			}
 		}
-		if len(dst) > before {
-			dst = append(dst, said{markOf(spaceDeleters, e.PubKey), fact{at: at}})
-		}
 	case event.KindVanish:
+		dst = append(dst, said{markOf(spaceVanishers, e.PubKey), fact{at: at}})
 		for relay := range policy.VanishFrom(e) {
 			dst = append(dst, said{vanishKey(e.PubKey, relay), fact{at: at, created: e.CreatedAt}})
-		}
-		if len(dst) > before {
-			dst = append(dst, said{markOf(spaceVanishers, e.PubKey), fact{at: at}})
 		}
 	default:
 		if a, ok := e.Address(); ok {
 			dst = append(dst, said{addressKey(spaceNewest, a), fact{at, e.CreatedAt, e.ID}})
 		}
+		return dst
+	}
+	if len(dst) == before+1 {
+		return dst[:before] // a request for nothing is no mark of its author's
 	}
 	return dst
 }

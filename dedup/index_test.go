@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"os"
 	"path/filepath"
 	"sync"
@@ -22,7 +23,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, // a Badger.Open that fails leaves these behind (its err is shadowed, so it skips its cleanup)
+	_ = flag.Set("rapid.checks", "30") // Badger takes its time to open; more by the flag
+	goleak.VerifyTestMain(m,           // a Badger.Open that fails leaves these behind (its err is shadowed, so it skips its cleanup)
 		goleak.IgnoreTopFunction("github.com/dgraph-io/badger/v4.(*DB).monitorCache"),
 		goleak.IgnoreTopFunction("github.com/dgraph-io/ristretto/v2/z.(*AllocatorPool).freeupAllocators"))
 }

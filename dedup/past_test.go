@@ -1,10 +1,13 @@
 package dedup_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -333,4 +336,61 @@ func TestFactsAgreeWithTheLog(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestALongRequest: a request with more targets than a transaction takes is written in several. The checkpoint passes it with the
+// last of them.
+func TestALongRequest(t *testing.T) {
+	const targets = 12_000
+	me := author(1)
+	var tags [][]string
+	for n := range uint64(targets) {
+		tags = append(tags, []string{"e", id(n).String()})
+	}
+	rs := log(1, 1, say(t, id(900_000), me, 1, 100), say(t, id(900_001), me, 5, 100, tags...), say(t, id(900_002), me, 1, 100))
+	deleted := func(x *dedup.Index) (n int) {
+		for i := range uint64(targets) {
+			if _, found, err := x.Deleted(&event.Event{ID: id(i), PubKey: me, Kind: 1}, here); err != nil {
+				t.Fatal(err)
+			} else if found {
+				n++
+			}
+		}
+		return n
+	}
+	dir := t.TempDir()
+	var asked atomic.Int32
+	x := open(t, dedup.Options{Dir: dir, Writable: func() bool { return asked.Add(1) == 1 }}) // for one batch
+	x.Written(rs)
+	if s := x.Status(); s.Facts != targets+1 {
+		t.Errorf("the overlay holds %d facts, want %d", s.Facts, targets+1)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := x.Room(ctx, dedup.MaxOverlay-targets); !errors.Is(err, context.Canceled) {
+		t.Errorf("Room for more than is left beside the facts: %v, want %v", err, context.Canceled)
+	}
+	x.Synced(rs[2].End)
+	stop := running(t, x)
+	eventually(t, "a batch is written", func() bool { return x.Status().Facts < targets })
+	if n := deleted(x); n != targets {
+		t.Errorf("%d of %d targets are deleted while the request is half written", n, targets)
+	}
+	stop()
+	if got := x.Checkpoint(); rs[1].Place.Before(got) {
+		t.Errorf("the checkpoint is %v, though the request at %v is half written", got, rs[1].Place)
+	}
+	closeIndex(t, x)
+
+	x = open(t, dedup.Options{Dir: dir})
+	defer closeIndex(t, x)
+	if n := deleted(x); n == 0 || n == targets {
+		t.Errorf("%d of %d targets are deleted after a crash in the middle, want some", n, targets)
+	}
+	if err := x.Replay(rs[1:]); err != nil {
+		t.Fatal(err)
+	}
+	if n := deleted(x); n != targets || x.Checkpoint() != rs[2].End {
+		t.Errorf("%d of %d targets are deleted after the replay, checkpoint %v; want all, %v", n, targets, x.Checkpoint(), rs[2].End)
+	}
 }
