@@ -107,7 +107,7 @@ func (r *recovery) renumber(s *segment, origin File) error {
 	if err != nil {
 		return err
 	}
-	lines, err := r.unsure(s, text, origin)
+	lines, before, err := r.unsure(s, text, origin)
 	if err := errors.Join(err, text.Close()); err != nil || len(lines) == 0 {
 		return err
 	}
@@ -118,7 +118,7 @@ func (r *recovery) renumber(s *segment, origin File) error {
 	if err != nil {
 		return err
 	}
-	ordinal := max(r.next, r.mark.reserved)
+	ordinal := max(r.next, r.mark.reserved, before)
 	r.a.o.Log.Warn().Str("segment", s.base()).Int("lines", len(lines)).Uint64("from", ordinal).Msg("renumbered what stands behind damage")
 	enc := newOriginEncoder()
 	for len(lines) > 0 {
@@ -138,35 +138,43 @@ func (r *recovery) renumber(s *segment, origin File) error {
 	return nil
 }
 
-// unsure returns the lines that renumber is about, with what is known of their origins.
-func (r *recovery) unsure(s *segment, text, origin File) (lines []originRecord, err error) {
+// unsure returns the lines that renumber is about, with what is known of their origins, and the ordinal behind the lines before
+// them: a line that has its record no more is counted from the last one that has, and somebody may have been told of that.
+func (r *recovery) unsure(s *segment, text, origin File) (lines []originRecord, before uint64, err error) {
 	from := r.from(s.number, s.end) // before that, all was mended by an earlier start
 	sp := newSplitter(io.NewSectionReader(text, from, s.end-from), from, maxLine)
 	o := originReader{f: origin}
 	sure := true
+	before = s.first
 	for {
 		l, err := sp.next()
 		if err == io.EOF {
-			return lines, nil
+			return lines, before, nil
 		}
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		rec, ok, err := o.at(l.off)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
+		}
+		if ok && len(lines) == 0 {
+			before = rec.ordinal
 		}
 		if blank(l.text) { // or too long to be an event
 			sure = false
+			before++
 			continue
 		}
 		sure = sure || ok
-		if !sure || len(lines) > 0 {
-			if !ok {
-				rec.origin = record.Origin{}
-			}
-			rec.offset = l.off
-			lines = append(lines, rec)
+		if sure && len(lines) == 0 {
+			before++
+			continue
 		}
+		if !ok {
+			rec.origin = record.Origin{}
+		}
+		rec.offset = l.off
+		lines = append(lines, rec)
 	}
 }

@@ -255,6 +255,24 @@ func TestRenumbersBehindDamageWithoutOrigins(t *testing.T) {
 	}
 }
 
+// The same where a line before the damage has lost its record too: its ordinal is the one that it is counted to have.
+func TestRenumbersAboveLinesWithoutOrigins(t *testing.T) {
+	d, text, origin := written(t, 8)
+	whole, origins := d.content(text), d.content(origin)
+	lines := strings.SplitAfter(whole, "\n")[:8]
+	hole := len(strings.Join(lines[:5], ""))
+	to := hole + len(lines[5]) // its newline is gone, and takes event 6 with it
+	content := whole[:hole] + strings.Repeat("\x00", to-hole) + whole[to:]
+	block := strings.LastIndex(origins, "RBob") // of the last four lines
+	a, _ := recovered(t, text, content, origin, origins[:block])
+	recs := readAll(t, a, place.Place{})
+	wantEvents(t, "survivors", withOrigins(recs, 0, 1, 2, 3, 4, 7), []int{0, 1, 2, 3, 4, 7})
+	wantOrdinals(t, recs[:5], 0)
+	if last := recs[5].Ordinal; last <= recs[4].Ordinal {
+		t.Errorf("event 7 has ordinal %d, not above the %d of event 4 before it", last, recs[4].Ordinal)
+	}
+}
+
 func TestOriginDamage(t *testing.T) {
 	const n = 12
 	d, text, origin := written(t, n)
