@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,9 +79,50 @@ func (m *Mirror) urlOf(name string) (string, error) {
 	}
 	u, err := url.Normalize(name)
 	if err != nil {
-		return "", report.Refuse(report.Malformed, "%s: %v", name, err)
+		return "", report.Refuse(report.Malformed, "%s", config.Redact(fmt.Sprintf("%q is no relay's name or address: %v%s", name, err, these(relaysOf(cfg)))))
 	}
 	return u, nil
+}
+
+// relaysOf lists the relays of a config with their names.
+func relaysOf(cfg *config.Config) (relays []string) {
+	names := make(map[string]string)
+	add := func(u, name string) {
+		if _, known := names[u]; !known {
+			relays = append(relays, u)
+		}
+		names[u] = cmp.Or(names[u], name)
+	}
+	for _, s := range cfg.Sources {
+		add(s.URL, s.Name)
+	}
+	for _, s := range cfg.Sinks {
+		add(s.URL, s.Name)
+	}
+	for i, u := range relays {
+		if names[u] != "" {
+			relays[i] += " (" + names[u] + ")"
+		}
+	}
+	return relays
+}
+
+// these ends a refusal with what there is, as far as a person reads.
+func these(list []string) string {
+	const most = 10
+	if len(list) == 0 {
+		return ""
+	}
+	text := "; these are: " + strings.Join(list[:min(len(list), most)], ", ")
+	if n := len(list) - most; n > 0 {
+		text += fmt.Sprintf(" and %d more", n)
+	}
+	return text
+}
+
+// noRelay says which relays there are.
+func (m *Mirror) noRelay(relayURL string) error {
+	return report.Refuse(report.Absent, "there is no relay %s here%s", relayURL, these(relaysOf(m.config())))
 }
 
 // knows says whether the config, or else a ledger, names a relay. A config without relays knows every one: they came as flags.
@@ -110,6 +152,10 @@ func (m *Mirror) Pause(name string) (report.Held, error) {
 	if err != nil {
 		return report.Held{}, err
 	}
+	if err := m.asking.begin(); err != nil {
+		return report.Held{}, err
+	}
+	defer m.asking.end()
 	m.applying.Lock()
 	defer m.applying.Unlock()
 	if m.running != nil && m.o.Once {
@@ -120,7 +166,7 @@ func (m *Mirror) Pause(name string) (report.Held, error) {
 		return report.Held{}, err
 	}
 	if !known {
-		return report.Held{}, report.Refuse(report.Absent, "there is no relay %s here", relayURL)
+		return report.Held{}, m.noRelay(relayURL)
 	}
 	since, err := pausedSince(m.o.Store.State, relayURL)
 	if err != nil {
@@ -143,39 +189,33 @@ func (m *Mirror) Pause(name string) (report.Held, error) {
 
 // Resume ends a Pause, and any other wait of the relay at once: a backoff, a daily probe, a role's own pause. A link that
 // has given up is made anew.
-func (m *Mirror) Resume(name string) (report.Held, error) {
-	relayURL, err := m.urlOf(name)
-	if err != nil {
-		return report.Held{}, err
+func (m *Mirror) Resume(name string) (h report.Held, err error) {
+	if h.Relay, err = m.urlOf(name); err != nil {
+		return h, err
 	}
-	h, gone, err := m.resume(relayURL)
-	if err == nil && gone {
-		err = m.Apply(m.config())
+	if err := m.asking.begin(); err != nil {
+		return h, err
 	}
-	return h, err
-}
-
-func (m *Mirror) resume(relayURL string) (h report.Held, gone bool, err error) {
+	defer m.asking.end()
 	m.applying.Lock()
 	defer m.applying.Unlock()
-	h.Relay = relayURL
-	if h.Since, err = pausedSince(m.o.Store.State, relayURL); err != nil {
-		return h, false, err
+	if h.Since, err = pausedSince(m.o.Store.State, h.Relay); err != nil {
+		return h, err
 	}
-	known, err := m.knows(relayURL)
+	known, err := m.knows(h.Relay)
 	switch {
 	case err != nil:
-		return h, false, err
+		return h, err
 	case !known && h.Since.IsZero():
-		return h, false, report.Refuse(report.Absent, "there is no relay %s here", relayURL)
+		return h, m.noRelay(h.Relay)
 	case !h.Since.IsZero():
-		if err := setPaused(m.o.Store.State, relayURL, time.Time{}); err != nil {
-			return h, false, err
+		if err := setPaused(m.o.Store.State, h.Relay, time.Time{}); err != nil {
+			return h, err
 		}
 	}
-	l := m.link(relayURL)
+	l := m.link(h.Relay)
 	if l == nil {
-		return h, false, nil
+		return h, nil
 	}
 	h.Was = l.waits()
 	_, sink := l.roles()
@@ -183,8 +223,12 @@ func (m *Mirror) resume(relayURL string) (h report.Held, gone bool, err error) {
 		sink.Wake()
 	}
 	l.wire.Resume()
-	m.log.Info().Str("relay", relayURL).Str("was", h.Was).Msg("resumed by the operator")
-	return h, m.running != nil && !m.o.Once && l.over(), nil
+	m.log.Info().Str("relay", h.Relay).Str("was", h.Was).Msg("resumed by the operator")
+	if m.running != nil && !m.o.Once && l.over() {
+		// Under the same lock: a config that is taken up meanwhile must not be taken back.
+		err = m.applyLocked(m.config())
+	}
+	return h, err
 }
 
 // waits says what a link waits for; empty: nothing.
@@ -262,7 +306,7 @@ func (m *Mirror) noSink(relayURL string) error {
 	if len(urls) == 0 {
 		return report.Refuse(report.Absent, "%s is no sink of this archive; it has none", relayURL)
 	}
-	return report.Refuse(report.Absent, "%s is no sink of this archive; these are: %s", relayURL, strings.Join(urls, ", "))
+	return report.Refuse(report.Absent, "%s is no sink of this archive%s", relayURL, these(urls))
 }
 
 // Retry offers again what a sink refused: what reason names, all with "", or the one event whose id (hex) is given; a parked one
@@ -275,6 +319,10 @@ func (m *Mirror) Retry(ctx context.Context, name, reason, id string) (report.Ret
 	if reason != "" && id != "" {
 		return report.Retried{}, report.Refuse(report.Malformed, "retry: a reason or an id, not both")
 	}
+	if err := m.asking.begin(); err != nil {
+		return report.Retried{}, err
+	}
+	defer m.asking.end()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(m.asked, cancel)
@@ -303,12 +351,13 @@ func (m *Mirror) Retry(ctx context.Context, name, reason, id string) (report.Ret
 		return r, err
 	case !since.IsZero():
 		r.Note = "it is paused by the operator: rebroadcastr resume " + relayURL
+	case sink.Status().Paused != "":
+		r.Note = "it takes nothing from us: " + sink.Status().Paused + "; to try now: rebroadcastr resume " + relayURL
+	case len(r.Offered) == 0 && r.Due == 0:
 	case !rules:
 		r.Note = "it is no sink of the config: nothing is sent before it is one again"
 	case m.link(relayURL) == nil:
 		r.Note = "the next run sends them"
-	case sink.Status().Paused != "":
-		r.Note = "it takes nothing from us: " + sink.Status().Paused
 	}
 	return r, nil
 }
@@ -350,6 +399,10 @@ func (m *Mirror) Forget(name string) (report.Forgotten, error) {
 	if err != nil {
 		return report.Forgotten{}, err
 	}
+	if err := m.asking.begin(); err != nil {
+		return report.Forgotten{}, err
+	}
+	defer m.asking.end()
 	m.applying.Lock()
 	defer m.applying.Unlock()
 	f := report.Forgotten{Sink: relayURL}
@@ -358,8 +411,11 @@ func (m *Mirror) Forget(name string) (report.Forgotten, error) {
 		_, sink := l.roles()
 		running = sink != nil
 	}
-	if running {
+	switch {
+	case running:
 		return f, report.Refuse(report.Conflict, "%s is a sink of the running config: remove it first (reload)", relayURL)
+	case sinkIn(m.config(), relayURL) != nil: // its start would count again: from now on, what is pending would be gone
+		return f, report.Refuse(report.Conflict, "%s is a sink of the config: remove it there first", relayURL)
 	}
 	m.awaitLeft(m.asked, relayURL) // else it would write its ledger anew
 	urls, err := sinks.Ledgers(m.o.Store.State)

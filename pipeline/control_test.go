@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -86,7 +88,10 @@ func TestPause(t *testing.T) {
 	_, err = r.m.Pause("wss://nobody.example")
 	refusedAs(t, err, report.Absent, "there is no relay wss://nobody.example here")
 	_, err = r.m.Pause("not a relay")
-	refusedAs(t, err, report.Malformed, "not a relay: ")
+	refusedAs(t, err, report.Malformed, `"not a relay" is no relay's name or address: `)
+	refusedAs(t, err, report.Malformed, "; these are: "+both.URL+" (mine), "+other.URL)
+	_, err = r.m.Relay("nsec1" + strings.Repeat("q", 58)) // by a URL of the status page, say
+	refusedAs(t, err, report.Malformed, `"(private key, not shown)"`)
 	r.stop()
 }
 
@@ -278,7 +283,7 @@ func TestOperator(t *testing.T) {
 	refusedAs(t, err, report.Absent, "is not archived")
 
 	open.Store(true)
-	done, err := r.m.Retry(t.Context(), sink.URL, "blocked", "")
+	done, err := r.m.Retry(t.Context(), sink.URL, "Blocked: not", "")
 	if err != nil || done.Offered["blocked"] != 1 || done.Kept != 1 || done.Note != "" {
 		t.Errorf("retry of blocked: %+v, %v", done, err)
 	}
@@ -297,6 +302,11 @@ func TestOperator(t *testing.T) {
 	}
 	if s, err := r.m.Explain(t.Context(), ids[0]); err != nil || s.Sinks[0].Fate != "delivered" || s.Sinks[0].At.IsZero() {
 		t.Errorf("not running: %+v, %v", s, err)
+	}
+	_, err = r.m.Forget(sink.URL)
+	refusedAs(t, err, report.Conflict, "is a sink of the config: remove it there first")
+	if done, err := r.m.Retry(t.Context(), sink.URL, "pow", ""); err != nil || done.Kept != 1 || len(done.Offered) != 0 || done.Note != "" {
+		t.Errorf("retry for a reason that nothing was refused for: %+v, %v", done, err)
 	}
 	done, err = r.m.Retry(t.Context(), sink.URL, "", ids[1])
 	if err != nil || done.Offered["invalid"] != 1 || done.Note != "the next run sends them" {
@@ -343,6 +353,61 @@ func TestRetryEndsWithTheMirror(t *testing.T) {
 	if _, err := r.m.Retry(context.Background(), sink.URL, "", ""); err == nil {
 		t.Error("a retry after the stop: nil, want an error")
 	}
+}
+
+// Whoever asks at the end of a stop gets a refusal, and the index no blame: a lookup after its Close would call it damaged,
+// and the next start would make it anew.
+func TestAskedAfterTheStop(t *testing.T) {
+	events := notes(1, 3)
+	a, sink := relaytest.New(t, relaytest.Script{Events: events}), relaytest.New(t, relaytest.Script{})
+	cfg := testConfig(t, []*relaytest.Relay{a}, []*relaytest.Relay{sink})
+	r := begin(t, cfg, Options{})
+	r.eventually("all three", func(s report.Status) bool { return s.Archive.Lines == 3 && settled(s) })
+	r.stop()
+	for name, ask := range map[string]func() error{
+		"explain":  func() error { _, err := r.m.Explain(t.Context(), idsOf(events)[0]); return err },
+		"relay":    func() error { _, err := r.m.Relay(sink.URL); return err },
+		"rejected": func() error { return r.m.Rejected(t.Context(), "", 5, nil) },
+		"retry":    func() error { _, err := r.m.Retry(t.Context(), sink.URL, "", ""); return err },
+		"pause":    func() error { _, err := r.m.Pause(sink.URL); return err },
+		"resume":   func() error { _, err := r.m.Resume(sink.URL); return err },
+		"forget":   func() error { _, err := r.m.Forget(sink.URL); return err },
+	} {
+		t.Run(name, func(t *testing.T) { refusedAs(t, ask(), report.NotReady, "has just stopped") })
+	}
+	if _, err := os.Stat(filepath.Join(cfg.Archive.Dir, indexDir, "DAMAGED")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the index's mark of damage: %v, want none", err)
+	}
+}
+
+// A list of refused events whose reader does not take it holds up no stop, and ends with it.
+func TestStopDoesNotWaitForAReader(t *testing.T) {
+	a := relaytest.New(t, relaytest.Script{Events: notes(1, 3)})
+	sink := relaytest.New(t, relaytest.Script{OK: func(nostr.Event) relaytest.Answer { return relaytest.Reject("blocked: no") }})
+	cfg := testConfig(t, []*relaytest.Relay{a}, []*relaytest.Relay{sink})
+	r := begin(t, cfg, Options{})
+	r.eventually("three refused", func(s report.Status) bool { return len(s.Sinks) == 1 && s.Sinks[0].Rejected == 3 })
+	for limit := range 2 { // in the order of the archive, and sorted
+		r.eventually("they are committed", func(report.Status) bool {
+			n := 0
+			err := r.m.Rejected(t.Context(), "", 0, func(report.Rejected) error { n++; return nil })
+			return err == nil && n == 3
+		})
+		first, takes, ended := make(chan bool, 9), make(chan bool), make(chan error, 1)
+		go func() {
+			ended <- r.m.Rejected(context.Background(), "", 3*limit, func(report.Rejected) error {
+				first <- true
+				<-takes
+				return nil
+			})
+		}()
+		<-first
+		r.stop()
+		close(takes)
+		refusedAs(t, <-ended, report.NotReady, "has just stopped")
+		r = begin(t, cfg, Options{})
+	}
+	r.stop()
 }
 
 func mustKey(t *testing.T, n int) (key [32]byte) {

@@ -50,6 +50,7 @@ type Mirror struct {
 	running   context.Context // the links' parent while links may join; else nil
 	importing sync.WaitGroup  // imports under way
 
+	asking    asking
 	asked     context.Context // parent of what operators ask for that may last
 	stopAsked context.CancelFunc
 
@@ -139,6 +140,7 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 			m.log.Warn().Err(err).Msg("cut short by the stop")
 		}
 	}
+	m.asking.close() // the caller closes the store
 	m.setState(report.Stopped)
 	return firstOf(errs)
 }
@@ -216,6 +218,11 @@ func (m *Mirror) untilDone(ctx context.Context) error {
 func (m *Mirror) Apply(cfg *config.Config) error {
 	m.applying.Lock()
 	defer m.applying.Unlock()
+	return m.applyLocked(cfg)
+}
+
+// applyLocked is Apply for who holds applying.
+func (m *Mirror) applyLocked(cfg *config.Config) error {
 	if m.running == nil {
 		return errNotRunning
 	}

@@ -45,6 +45,10 @@ func (m *Mirror) Explain(_ context.Context, text string) (report.Story, error) {
 	if err != nil {
 		return report.Story{}, report.Refuse(report.Malformed, "explain: %v", err)
 	}
+	if err := m.asking.begin(); err != nil {
+		return report.Story{}, err
+	}
+	defer m.asking.end()
 	s := report.Story{ID: id.String(), Note: note(id), Now: m.o.Now(), Dir: m.o.Store.Archive.Status().Dir}
 	rec, indexed, err := m.find(id)
 	if err != nil {
@@ -184,9 +188,13 @@ func (m *Mirror) Relay(name string) (report.Relay, error) {
 	if err != nil {
 		return report.Relay{}, err
 	}
+	if err := m.asking.begin(); err != nil {
+		return report.Relay{}, err
+	}
+	defer m.asking.end()
 	l := m.link(relayURL)
 	if l == nil {
-		return report.Relay{}, report.Refuse(report.Absent, "there is no relay %s here", relayURL)
+		return report.Relay{}, m.noRelay(relayURL)
 	}
 	w := l.wire.Status()
 	r := report.Relay{
@@ -250,6 +258,25 @@ func (m *Mirror) Rejected(ctx context.Context, name string, limit int, fn func(r
 	if limit < 0 || limit > maxRejected {
 		return report.Refuse(report.Malformed, "at most %d refused events are sorted by time; 0: all, in the order of the archive", maxRejected)
 	}
+	if err := m.asking.begin(); err != nil {
+		return err
+	}
+	begun := true
+	defer func() {
+		if begun {
+			m.asking.end()
+		}
+	}()
+	give := func(r report.Rejected) error { // no stop waits for a reader
+		m.asking.end()
+		begun = false
+		err := fn(r)
+		if err == nil {
+			err = m.asking.begin()
+			begun = err == nil
+		}
+		return err
+	}
 	urls, err := sinks.Ledgers(m.o.Store.State)
 	if err != nil {
 		return err
@@ -281,7 +308,7 @@ func (m *Mirror) Rejected(ctx context.Context, name string, limit int, fn func(r
 				return false
 			}
 			if limit == 0 {
-				failed = fn(rejected(u, r))
+				failed = give(rejected(u, r))
 				return failed == nil
 			}
 			if last = append(last, row{r, u}); len(last) >= 2*limit {
@@ -300,7 +327,7 @@ func (m *Mirror) Rejected(ctx context.Context, name string, limit int, fn func(r
 		if out.Kind, err = m.kindAt(r.At, r.ID); err != nil {
 			return err
 		}
-		if err := fn(out); err != nil {
+		if err := give(out); err != nil {
 			return err
 		}
 	}

@@ -186,8 +186,9 @@ func (s *Sink) Retry(ctx context.Context, reason string) (Retried, error) {
 	if err := s.ledger.Commit(); err != nil { // what was refused a moment ago too
 		return done, err
 	}
+	reason = strings.ToLower(reason) // relays write Blocked: too, which is counted under blocked
 	match := func(r Rejected) bool {
-		return strings.HasPrefix(r.Prefix, strings.TrimSuffix(reason, ":")) || strings.HasPrefix(r.Text, reason)
+		return strings.HasPrefix(strings.ToLower(r.Prefix), strings.TrimSuffix(reason, ":")) || strings.HasPrefix(strings.ToLower(r.Text), reason)
 	}
 	s.mu.Lock()
 	s.limits = limits{} // ask the relay again, not what it said before
