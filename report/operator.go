@@ -1,6 +1,7 @@
 package report
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -44,6 +45,15 @@ type Story struct {
 	Origin   *Origin       `json:"origin,omitempty"`
 	Sources  []SourceStory `json:"sources"`
 	Sinks    []SinkStory   `json:"sinks"`
+}
+
+// MarshalJSON writes lists that are empty as [], as Status does.
+func (s Story) MarshalJSON() ([]byte, error) {
+	type plain Story
+	p := plain(s)
+	p.Sources = append([]SourceStory{}, s.Sources...)
+	p.Sinks = append([]SinkStory{}, s.Sinks...)
+	return json.Marshal(p)
 }
 
 // Line is a place in the archive.

@@ -237,24 +237,26 @@ func (r Retried) WriteText(w io.Writer) error {
 		total += n
 		by[reason] = int64(n)
 	}
-	text := fmt.Sprintf("%s: %s", r.Sink, plural(int(total), "refused event"))
-	if total == 1 {
-		text += " is offered again"
-	} else {
-		text += " are offered again"
+	var text string
+	switch {
+	case r.Due > 0:
+		text = plural(int(r.Due), "parked event") + " due now"
+	case total == 0 && r.Kept == 0:
+		text = "nothing is offered again: it has refused nothing"
+	case total == 0:
+		text = fmt.Sprintf("nothing is offered again: it has refused %s, for other reasons (rebroadcastr status %s --rejected)", events(r.Kept), r.Sink)
+	case total == 1:
+		text = "1 refused event is offered again" + reasons("", by)
+	default:
+		text = plural(int(total), "refused event") + " are offered again" + reasons("", by)
 	}
-	if r.Due > 0 {
-		text = fmt.Sprintf("%s: %s due now", r.Sink, plural(int(r.Due), "parked event"))
-	} else if total > 0 {
-		text += reasons("", by)
-	}
-	if r.Kept > 0 {
+	if r.Kept > 0 && total > 0 {
 		text += fmt.Sprintf("; %s for another reason stay refused", num(int64(r.Kept)))
 	}
-	if r.Note != "" && total+r.Due > 0 {
+	if r.Note != "" {
 		text += "; " + r.Note
 	}
-	_, err := fmt.Fprintln(w, text)
+	_, err := fmt.Fprintf(w, "%s: %s\n", r.Sink, text)
 	return err
 }
 

@@ -5,6 +5,8 @@ package report
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -34,6 +36,16 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	p.Sinks = append([]Sink{}, s.Sinks...)
 	p.Problems = append([]string{}, s.Problems...)
 	return json.Marshal(p)
+}
+
+// Only is what s says of one relay.
+func (s Status) Only(url string) Status {
+	s.Sources = slices.DeleteFunc(slices.Clone(s.Sources), func(r Source) bool { return r.URL != url })
+	s.Sinks = slices.DeleteFunc(slices.Clone(s.Sinks), func(k Sink) bool { return k.URL != url })
+	s.Problems = slices.DeleteFunc(slices.Clone(s.Problems), func(p string) bool {
+		return !strings.HasPrefix(p, "source "+url+": ") && !strings.HasPrefix(p, "sink "+url+": ")
+	})
+	return s
 }
 
 // Archive is the state of the archive on disk.

@@ -92,3 +92,28 @@ func TestEmptyLists(t *testing.T) {
 		}
 	}
 }
+
+// TestOnly: of one relay, its rows and problems; a relay at another port of the same host is another one.
+func TestOnly(t *testing.T) {
+	const u = "wss://a.example"
+	s := Status{
+		Sources:  []Source{{URL: u}, {URL: u + ":8080"}},
+		Sinks:    []Sink{{URL: u + ":8080"}, {URL: u}},
+		Problems: []string{"source " + u + ": x", "sink " + u + ": y", "sink " + u + ":8080: z", "archive: full"},
+	}
+	only := s.Only(u)
+	if len(only.Sources) != 1 || len(only.Sinks) != 1 || only.Sources[0].URL != u || only.Sinks[0].URL != u || len(only.Problems) != 2 {
+		t.Errorf("of %s: %+v", u, only)
+	}
+	if len(s.Sources) != 2 || len(s.Problems) != 4 || s.Problems[3] != "archive: full" {
+		t.Errorf("the whole is changed: %+v", s)
+	}
+}
+
+// TestStoryLists: empty ones are no null.
+func TestStoryLists(t *testing.T) {
+	text, err := json.Marshal(Story{})
+	if err != nil || !strings.Contains(string(text), `"sources":[],"sinks":[]`) {
+		t.Errorf("%s, %v", text, err)
+	}
+}
