@@ -170,8 +170,16 @@ func (l *line) unknown(typed string) error {
 	}
 	if others := l.elsewhere(name); len(others) > 0 {
 		hint := ""
-		if (name == "source" || name == "sink") && l.find("config") != nil {
+		usage := strings.Trim(l.command.ArgsUsage, "[]")
+		switch {
+		case name == "id" && l.command.Name == "explain", (name == "source" || name == "sink") && usage == "RELAY":
+			hint = fmt.Sprintf("; without it: %s %s", l.command.Name, usage)
+		case (name == "source" || name == "sink") && l.find("config") != nil:
 			hint = ": relays come from a config here (-c FILE)"
+		}
+		last := len(others) - 1
+		if last > 0 {
+			others = []string{strings.Join(others[:last], ", "), others[last]}
 		}
 		return fmt.Errorf("%s is a flag of %s, not of %s%s", typed, strings.Join(others, " and "), l.command.Name, hint)
 	}
@@ -197,6 +205,9 @@ func (l *line) elsewhere(name string) []string {
 
 func (l *line) argument(arg string) error {
 	usage := l.command.ArgsUsage
+	if usage != "" && arg == "" { // an unset variable of a shell, mostly
+		return fmt.Errorf("%s: %s is empty", l.command.Name, strings.Trim(usage, "[]"))
+	}
 	if usage != "" && (len(l.arguments) == 0 || strings.Contains(usage, "…")) {
 		l.arguments, l.last = append(l.arguments, arg), nil
 		return nil
@@ -207,6 +218,9 @@ func (l *line) argument(arg string) error {
 		}
 		if l.command.Name == "show" {
 			return fmt.Errorf("unexpected argument %s: show takes none; for a file: show -c %s", arg, arg)
+		}
+		if sink := l.find("sink"); sink != nil && l.find("source") == nil {
+			return fmt.Errorf("unexpected argument %s: %s takes none; for a sink: %s --sink %s", arg, l.command.Name, l.command.Name, arg)
 		}
 		return fmt.Errorf("unexpected argument %s: %s takes none", arg, l.command.Name)
 	}

@@ -31,7 +31,7 @@ func (p *program) explain(c *cli.Context) error {
 	if err != nil {
 		return &exitError{exitUsage, fmt.Errorf("explain: %w", err)}
 	}
-	return p.atDesk(c, func(ctx context.Context, _ *config.Config, d desk) error {
+	return p.atDesk(c, func(ctx context.Context, d desk) error {
 		s, err := d.Explain(ctx, id.String())
 		if err != nil {
 			return err

@@ -5,8 +5,6 @@ import (
 	"errors"
 
 	"github.com/urfave/cli/v2"
-
-	"rebroadcastr/config"
 )
 
 func (p *program) forgetCommand() *cli.Command {
@@ -24,7 +22,7 @@ func (p *program) forget(c *cli.Context) error {
 	if c.String("sink") == "" {
 		return &exitError{exitUsage, errors.New("forget: say which sink: --sink URL")}
 	}
-	return p.atDesk(c, func(_ context.Context, _ *config.Config, d desk) error {
+	return p.atDesk(c, func(_ context.Context, d desk) error {
 		f, err := d.Forget(c.String("sink"))
 		if err != nil {
 			return err

@@ -3,6 +3,9 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v2"
@@ -87,23 +90,29 @@ type desk interface {
 
 // atDesk runs f with who can answer for the archive: its daemon, or, without one, a mirror that is made and not run, with the
 // archive's lock held as long as f takes.
-func (p *program) atDesk(c *cli.Context, f func(ctx context.Context, cfg *config.Config, d desk) error) (err error) {
-	cfg, err := p.load(c)
+func (p *program) atDesk(c *cli.Context, f func(ctx context.Context, d desk) error) (err error) {
+	dir, err := p.archiveDir(c)
 	if err != nil {
 		return err
 	}
-	if err := mustExist(c.Command.Name, cfg.Archive.Dir); err != nil {
+	if err := mustHold(c.Command.Name, dir); err != nil {
 		return err
 	}
-	ctx, _, stop := signals(p.ctx)
-	defer stop()
-	daemon, err := findDaemon(cfg.Archive.Dir)
-	if err == nil {
-		return usageOf(f(ctx, cfg, daemon))
+	daemon, err := findDaemon(dir)
+	if err == nil { // signals end this process as they always do; what it has asked for goes on
+		if err = f(p.ctx, daemon); !errors.Is(err, errNoDaemon) {
+			return usageOf(err)
+		}
 	}
 	if !errors.Is(err, errNoDaemon) {
 		return err
 	}
+	cfg, err := p.load(c)
+	if err != nil {
+		return err
+	}
+	ctx, _, stop := signals(p.ctx)
+	defer stop()
 	logs := newLogs(p.stderr, isTerminal(p.stderr), cfg.Log)
 	log := logs.logger()
 	lock, err := archive.Lock(cfg.Archive.Dir, c.Command.Name)
@@ -122,7 +131,32 @@ func (p *program) atDesk(c *cli.Context, f func(ctx context.Context, cfg *config
 	defer func() { err = errors.Join(err, store.Close()) }()
 	// The command itself says what was done.
 	o := pipeline.Options{Config: cfg, Store: store, Version: p.version, Now: p.now, Log: log.Level(zerolog.WarnLevel)}
-	return usageOf(f(ctx, cfg, pipeline.New(o)))
+	return usageOf(f(ctx, pipeline.New(o)))
+}
+
+// archiveDir is where the daemon is asked. How it stands and what it does is most wanted when the config has a mistake.
+func (p *program) archiveDir(c *cli.Context) (string, error) {
+	dir, err := config.Dir(p.inputs(c))
+	if err != nil {
+		return "", fmt.Errorf("%w\nthe daemon can be asked all the same: say where its archive is, --archive DIR", err)
+	}
+	return dir, nil
+}
+
+// mustHold is mustExist for commands that would make an archive of any directory, only to find nothing in it.
+func mustHold(command, dir string) error {
+	if err := mustExist(command, dir); err != nil {
+		return err
+	}
+	for _, name := range []string{"LOCK", "state.db", "events_*"} {
+		if found, err := filepath.Glob(filepath.Join(dir, name)); err != nil || len(found) > 0 {
+			return nil // a directory whose name is a pattern is taken as it is
+		}
+	}
+	if _, err := os.ReadDir(dir); err != nil {
+		return fmt.Errorf("%s: %w%s", command, err, permissionHint(err))
+	}
+	return fmt.Errorf("%s: there is no archive in %s", command, dir)
 }
 
 // usageOf gives an operator's request that cannot be done its exit code.

@@ -5,7 +5,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"rebroadcastr/config"
 	"rebroadcastr/report"
 )
 
@@ -35,7 +34,7 @@ func (p *program) hold(f func(d desk, relay string) (report.Held, error)) cli.Ac
 		if err != nil {
 			return err
 		}
-		return p.atDesk(c, func(_ context.Context, _ *config.Config, d desk) error {
+		return p.atDesk(c, func(_ context.Context, d desk) error {
 			h, err := f(d, relay)
 			if err != nil {
 				return err

@@ -30,8 +30,7 @@ func (p *program) reloadCommand() *cli.Command {
 }
 
 func (p *program) reload(c *cli.Context) error {
-	// The config may have the very mistakes that the daemon is going to tell of.
-	dir, err := config.Dir(p.inputs(c))
+	dir, err := p.archiveDir(c) // the config may have the very mistakes that the daemon is going to tell of
 	if err != nil {
 		return err
 	}
@@ -210,13 +209,20 @@ func (r *reloader) wasRefused() bool {
 	return r.refused != ""
 }
 
-// refuse notes why the config stays as it is.
+// refuse notes why the config stays as it is. A watched file that is still refused for the same is logged once: what changed
+// was its neighbour.
 func (r *reloader) refuse(why string, err error) {
 	text := config.Redact(strings.TrimRight(err.Error(), "\n"))
 	r.mu.Lock()
-	r.refused, r.at = text, r.h.now()
+	known := why == watched && r.refused == text
+	r.refused = text
+	if !known {
+		r.at = r.h.now()
+	}
 	r.mu.Unlock()
-	r.h.log.Error().Str("why", why).Msg("config refused, the one before goes on:\n" + text)
+	if !known {
+		r.h.log.Error().Str("why", why).Msg("config refused, the one before goes on:\n" + text)
+	}
 }
 
 func (r *reloader) take(cfg *config.Config) {

@@ -38,7 +38,7 @@ func (p *program) retry(c *cli.Context) error {
 		}
 		id = got.String()
 	}
-	return p.atDesk(c, func(ctx context.Context, _ *config.Config, d desk) error {
+	return p.atDesk(c, func(ctx context.Context, d desk) error {
 		r, err := d.Retry(ctx, c.String("sink"), c.String("reason"), id)
 		if err != nil {
 			return err

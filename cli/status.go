@@ -7,13 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
-	"rebroadcastr/config"
-	"rebroadcastr/relay/url"
 	"rebroadcastr/report"
 )
 
@@ -39,16 +35,21 @@ func (p *program) rejected(c *cli.Context) error {
 	if c.IsSet("limit") {
 		limit = c.Int("limit")
 	}
-	return p.atDesk(c, func(ctx context.Context, _ *config.Config, d desk) error {
+	return p.atDesk(c, func(ctx context.Context, d desk) error {
 		out := bufio.NewWriter(p.stdout)
 		lines := json.NewEncoder(out)
 		lines.SetEscapeHTML(false)
+		none := true
 		err := d.Rejected(ctx, c.Args().First(), limit, func(r report.Rejected) error {
+			none = false
 			if c.Bool("json") {
 				return lines.Encode(r)
 			}
 			return r.WriteText(out)
 		})
+		if err == nil && none && !c.Bool("json") {
+			fmt.Fprintln(p.stderr, "nothing has been refused for good")
+		}
 		return errors.Join(err, out.Flush())
 	})
 }
@@ -60,82 +61,44 @@ func (p *program) status(c *cli.Context) error {
 	if c.IsSet("limit") {
 		return &exitError{exitUsage, errors.New("status: --limit goes with --rejected")}
 	}
-	dir, err := config.Dir(p.inputs(c)) // how the daemon stands is most wanted when the config has a mistake
+	dir, err := p.archiveDir(c)
 	if err != nil {
 		return err
 	}
 	d, err := findDaemon(dir)
-	if err == nil {
-		s, serr := d.status(p.ctx)
-		if err = serr; err == nil && c.Args().Present() {
-			s, err = onlyRelay(s, c.Args().First())
-			if err == nil {
-				s.Relay, err = d.behind(s)
-			}
-		}
-		if err == nil {
-			if c.Bool("json") {
-				err = writeJSON(p.stdout, s)
-			} else {
-				err = s.WriteStatus(p.stdout)
-			}
-			if err == nil && s.Relay != nil && !c.Bool("json") {
-				err = s.Relay.WriteText(p.stdout, s.Now)
-			}
-			if err == nil && len(s.Problems) > 0 {
-				return &exitError{code: exitIncomplete}
-			}
-			return err
-		}
+	if err != nil {
+		return noDaemon(err, dir)
 	}
-	if errors.Is(err, errNoDaemon) {
-		return &exitError{exitIncomplete, fmt.Errorf("%w: %s", err, dir)}
+	s, err := d.standing(p.ctx, c.Args().First())
+	if err != nil {
+		return noDaemon(usageOf(err), dir)
+	}
+	err = p.print(c, s, func() error {
+		err := s.WriteStatus(p.stdout)
+		if err == nil && s.Relay != nil {
+			err = s.Relay.WriteText(p.stdout, s.Now)
+		}
+		return err
+	})
+	if err == nil && len(s.Problems) > 0 {
+		return &exitError{code: exitIncomplete}
 	}
 	return err
 }
 
-// behind asks for what is behind the rows of the one relay in s.
-func (d *daemonClient) behind(s report.Status) (*report.Relay, error) {
-	var u string
-	for _, r := range s.Sources {
-		u = r.URL
+// standing is the daemon's status, or with relay, its URL or name, that of one relay with what is behind its rows.
+func (d *daemonClient) standing(ctx context.Context, relay string) (report.Status, error) {
+	if relay == "" {
+		return d.status(ctx)
 	}
-	for _, k := range s.Sinks {
-		u = k.URL
-	}
-	r, err := d.Relay(u)
+	r, err := d.Relay(relay)
 	if err != nil {
-		return nil, usageOf(err)
+		return report.Status{}, err
 	}
-	return &r, nil
-}
-
-// onlyRelay narrows s to one relay's rows. name is its URL, or the name that the config gives it.
-func onlyRelay(s report.Status, name string) (report.Status, error) {
-	want := ""
-	for _, r := range s.Sources {
-		if r.Name == name {
-			want = r.URL
-		}
-	}
-	for _, k := range s.Sinks {
-		if k.Name == name {
-			want = k.URL
-		}
-	}
-	if want == "" {
-		var err error
-		if want, err = url.Normalize(name); err != nil {
-			return s, &exitError{exitUsage, fmt.Errorf("status %s: %w", name, err)}
-		}
-	}
-	s.Sources = slices.DeleteFunc(s.Sources, func(r report.Source) bool { return r.URL != want })
-	s.Sinks = slices.DeleteFunc(s.Sinks, func(k report.Sink) bool { return k.URL != want })
-	s.Problems = slices.DeleteFunc(s.Problems, func(p string) bool { return !strings.Contains(p, want+":") })
-	if len(s.Sources)+len(s.Sinks) == 0 {
-		return s, &exitError{exitUsage, fmt.Errorf("status: the daemon has no relay %s", want)}
-	}
-	return s, nil
+	s, err := d.status(ctx)
+	s = s.Only(r.URL)
+	s.Relay = &r
+	return s, err
 }
 
 func writeJSON(w io.Writer, v any) error {

@@ -1,13 +1,19 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"rebroadcastr/config"
+	"rebroadcastr/report"
 )
 
 // TestFileWatch: whatever way a config file is changed in, it is told of; what happens beside it is not.
@@ -123,5 +129,25 @@ func TestFileWatch(t *testing.T) {
 			case <-time.After(3 * watchQuiet):
 			}
 		})
+	}
+}
+
+// TestWatchedRefusals: a file that stays wrong is logged once, however often its neighbours change; who asks is always told.
+func TestWatchedRefusals(t *testing.T) {
+	var log bytes.Buffer
+	cfg := config.Defaults()
+	r := newHost(cfg, newLogs(&log, false, cfg.Log), "test", time.Now).reloader
+	for _, c := range []struct {
+		why, text string
+		logged    int
+	}{{watched, "gone", 1}, {watched, "gone", 1}, {"SIGHUP", "gone", 2}, {watched, "wrong", 3}, {watched, "gone", 4}} {
+		r.refuse(c.why, errors.New(c.text))
+		if n := strings.Count(log.String(), "config refused"); n != c.logged {
+			t.Errorf("%s: %s: logged %d times so far, want %d", c.why, c.text, n, c.logged)
+		}
+		var s report.Status
+		if r.report(&s); len(s.Problems) != 1 || !strings.HasSuffix(s.Problems[0], c.text) {
+			t.Errorf("problems: %q, want that it is refused: %s", s.Problems, c.text)
+		}
 	}
 }
