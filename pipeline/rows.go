@@ -87,6 +87,9 @@ func (l *link) sourceRow(source *sourceRoleOf, w relay.LinkStatus) report.Source
 			r.State, r.Next, r.Note = report.Paused, role.Until, role.Reason
 		}
 	}
+	if r.State == report.Connected && r.Note == "" {
+		r.Note = f.Note // the relay is there, and closes subscriptions
+	}
 	if r.State == report.Paused {
 		r.Note = l.resumable(r.Note, "to try now")
 	}
