@@ -110,6 +110,11 @@ func (c *Conn) run() {
 		}
 		return nil
 	})
+	if s.PingEvery > 0 {
+		gone := make(chan struct{})
+		defer close(gone)
+		c.pinging(s.PingEvery, gone)
+	}
 	if s.AuthRequired {
 		c.Send(`["AUTH","challenge"]`)
 	}
@@ -156,6 +161,34 @@ func (c *Conn) run() {
 			c.Send(`["NOTICE","ERROR: bad msg: unknown cmd"]`)
 		}
 	}
+}
+
+// pinging drops a client that answers no pings.
+func (c *Conn) pinging(every time.Duration, gone <-chan struct{}) {
+	pong := make(chan struct{}, 1)
+	c.OnPong(func(string) {
+		select {
+		case pong <- struct{}{}:
+		default:
+		}
+	})
+	c.relay.wg.Add(1)
+	go func() {
+		defer c.relay.wg.Done()
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for heard := time.Now(); time.Since(heard) < 3*every; {
+			select {
+			case <-tick.C:
+				c.Ping("")
+			case <-pong:
+				heard = time.Now()
+			case <-gone:
+				return
+			}
+		}
+		c.Drop()
+	}()
 }
 
 func text(raw json.RawMessage) (s string) {
@@ -283,6 +316,14 @@ func (r *Relay) page(s Script, filters []nostr.Filter) []string {
 		}
 	}
 	return out
+}
+
+// Keep stores the event of an EVENT message and passes it on, for a Handle that answers itself.
+func (r *Relay) Keep(m Message) {
+	var parts []json.RawMessage
+	if json.Unmarshal([]byte(m.Raw), &parts) == nil && len(parts) >= 2 {
+		r.Publish(string(parts[1]))
+	}
 }
 
 func (c *Conn) event(s Script, raw string) {

@@ -1,6 +1,10 @@
 package relaytest
 
-import "github.com/nbd-wtf/go-nostr"
+import (
+	"time"
+
+	"github.com/nbd-wtf/go-nostr"
+)
 
 // Script says how a Relay behaves. Its zero value is a good relay.
 type Script struct {
@@ -37,10 +41,11 @@ type Script struct {
 	Forget       bool                       // accept without storing or passing on
 
 	// How it behaves as a peer.
-	Hello       []string // raw frames sent on connect (NOTICE, garbage, …)
-	IgnorePings bool     // never answer a ping
-	Silent      bool     // read everything, answer nothing but pings
-	StopReading bool     // never read from the connection
+	Hello       []string      // raw frames sent on connect (NOTICE, garbage, …)
+	IgnorePings bool          // never answer a ping
+	PingEvery   time.Duration // ping so often, and drop who has not answered within three times that; 0: never
+	Silent      bool          // read everything, answer nothing but pings
+	StopReading bool          // never read from the connection
 
 	// Handle sees each message first; true: it has dealt with it. It may use the connection as it likes.
 	Handle func(c *Conn, m Message) bool
