@@ -14,9 +14,9 @@ import (
 	"rebroadcastr/report"
 )
 
-// nervous makes a daemon notice a dead peer within two seconds and try again at once.
+// nervous makes a daemon notice a dead peer within three seconds and try again at once.
 const nervous = `
-relay_settings: {default: {pace: 1000/s, backoff: {initial: 20ms, max: 200ms}, ping: {every: 500ms, timeout: 1500ms}, timeouts: {connect: 1500ms, ok: 1500ms}}}
+relay_settings: {default: {pace: 1000/s, backoff: {initial: 20ms, max: 200ms}, ping: {every: 1s, timeout: 2s}, timeouts: {connect: 2s, ok: 2s}}}
 `
 
 // mirrored is a daemon with one source and one sink, each behind a proxy of its own.
@@ -152,8 +152,8 @@ var faults = []fault{
 	},
 	{
 		// The large event alone takes longer than a ping and than an OK may.
-		name: "20 KB a second and a large event", on: bothSides, stored: 10, large: 60_000, once: true,
-		first: []toxic{up("bandwidth", "rate", 20), down("bandwidth", "rate", 20)},
+		name: "10 KB a second and a large event", on: bothSides, stored: 10, large: 60_000, once: true,
+		first: []toxic{up("bandwidth", "rate", 10), down("bandwidth", "rate", 10)},
 		then:  func(m *mirrored, _ *toxicProxy, _ side) { m.publish(3) },
 	},
 	{
@@ -256,6 +256,7 @@ var faults = []fault{
 // TestToxic: whatever a network does to the link with a source or a sink, the archive and the sink end up with every event,
 // the archive once.
 func TestToxic(t *testing.T) {
+	t.Parallel()
 	var list []subtest
 	for _, f := range faults {
 		for _, on := range f.on {
