@@ -2,7 +2,10 @@ package main_test
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -26,6 +29,57 @@ func TestReadme(t *testing.T) {
 			t.Errorf("README.md lacks %s, which is now:\n%s", name, want)
 		}
 	}
+}
+
+// TestReadmeSurvives: every test that "What it survives" names is there, and every row names one.
+func TestReadmeSurvives(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(readme), "\n## What it survives\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	tests := testNames(t)
+	named, rows := regexp.MustCompile("`(Test[A-Za-z0-9]+)`"), 0
+	for row := range strings.Lines(section) {
+		if !strings.HasPrefix(row, "| ") || strings.HasPrefix(row, "| fault |") {
+			continue
+		}
+		rows++
+		names := named.FindAllStringSubmatch(row, -1)
+		if len(names) == 0 {
+			t.Errorf("this row names no test: %s", row)
+		}
+		for _, n := range names {
+			if !tests[n[1]] {
+				t.Errorf("there is no %s, which this row names: %s", n[1], row)
+			}
+		}
+	}
+	if rows == 0 {
+		t.Error("README.md has no table under What it survives")
+	}
+}
+
+// testNames are the tests of both modules.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9]+)\(t \*testing\.T\)`)
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range declared.FindAllStringSubmatch(string(text), -1) {
+			names[m[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }
 
 func policyTable() string {
