@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -373,14 +374,16 @@ func (a *attempt) load(it item) error {
 	return a.judge(it, &rec)
 }
 
-// release forgets that a parked row was taken, once the ledger has settled it.
+// release forgets that a parked row was taken, once the ledger has settled it without a send. An OK that was awaited in vain
+// says nothing any more.
 func (a *attempt) release(it item) {
 	if !it.parked {
 		return
 	}
 	a.s.mu.Lock()
+	defer a.s.mu.Unlock()
 	delete(a.taken, it.key)
-	a.s.mu.Unlock()
+	maps.DeleteFunc(a.late, func(_ event.ID, l lateItem) bool { return l.key == it.key })
 }
 
 // judge decides at each send what becomes of an event: in hand, skipped, or parked.
@@ -423,7 +426,12 @@ func (a *attempt) send(ctx context.Context) error {
 	s, d := a.s, a.hand
 	now := s.now()
 	s.mu.Lock()
-	if other := a.sent[d.id]; other != nil {
+	other := a.sent[d.id]
+	switch {
+	case other == nil:
+	case other.control:
+		a.landLocked(other) // its OK is as good for this one
+	default:
 		// The log holds it twice: the first line was withdrawn after we read it. The later one stands.
 		older := other.item
 		other.item = d.item

@@ -84,6 +84,8 @@ func (a *attempt) overdueLocked(now time.Time) (next time.Duration, doubt bool, 
 			return min(left+time.Millisecond, longest), false, nil
 		}
 		switch {
+		case f.control && f.seq < a.top: // it has served: something sent later was answered
+			a.landLocked(f)
 		case f.seq < a.top: // something sent later was answered: it is about this event
 			a.unansweredLocked(f, now)
 		case a.control != nil:

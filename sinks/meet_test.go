@@ -1,0 +1,146 @@
+package sinks
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nbd-wtf/go-nostr"
+
+	"rebroadcastr/event"
+	"rebroadcastr/place"
+	"rebroadcastr/record"
+	"rebroadcastr/relaytest"
+)
+
+// gone is an index that knows deletions only.
+type gone struct {
+	mu  sync.Mutex
+	ids map[event.ID]bool
+}
+
+func (g *gone) delete(t *testing.T, line string) {
+	t.Helper()
+	id, err := event.ParseID(relaytest.ID(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ids == nil {
+		g.ids = make(map[event.ID]bool)
+	}
+	g.ids[id] = true
+}
+
+func (g *gone) Deleted(e *event.Event, _ string) (place.Place, bool, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return place.Place{}, g.ids[e.ID], nil
+}
+
+func (g *gone) Newer(*event.Event) (place.Place, bool, error) { return place.Place{}, false, nil }
+
+// TestLateOKOfWhatIsNotSentAgain: an event was parked for want of an OK, and was settled without a send when it was due. Its OK,
+// which comes after all, settles nothing a second time.
+func TestLateOKOfWhatIsNotSentAgain(t *testing.T) {
+	var late atomic.Pointer[relaytest.Conn]
+	mute := relaytest.Sign(relaytest.Key(1), 1, day, nil, "mute")
+	r := newRig(t, relaytest.Script{
+		OK: func(e nostr.Event) relaytest.Answer {
+			return relaytest.Answer{Accepted: true, None: e.Content == "mute"}
+		},
+		Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+			if strings.Contains(m.Raw, `"mute"`) {
+				late.Store(c)
+			}
+			return false
+		},
+	})
+	past := &gone{}
+	r.o.Past = past
+	r.o.Settings.OK = 50 * time.Millisecond
+	r.o.Retry = 300 * time.Millisecond
+	r.log.add(t, record.Origin{}, mute)
+	r.log.add(t, record.Origin{}, notes(10)...)
+	r.start()
+	r.settled()
+	r.await("the row of what is not answered", func(st Status) bool { return st.Counters.Parked == 1 })
+	past.delete(t, mute)
+	r.await("the look at it when it is due", func(st Status) bool { return st.Counters.Skipped["deleted"] == 1 })
+	late.Load().Send(`["OK","` + relaytest.ID(mute) + `",true,""]`)
+	r.await("its OK", func(st Status) bool { return st.Session.Strays+st.Session.Late == 1 })
+	if st := r.sink.Status(); st.Counters.Delivered != 10 || st.Counters.Parked != 0 || st.Session.Late != 0 {
+		t.Errorf("delivered %d, parked %d, late %d; want 10, 0, 0", st.Counters.Delivered, st.Counters.Parked, st.Session.Late)
+	}
+	r.balanced()
+}
+
+// TestDuplicatesAreNotAnswered: a relay that says nothing to what it has leaves the control unanswered, and answers what was sent
+// after it.
+func TestDuplicatesAreNotAnswered(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	var controls atomic.Int64
+	r := newRig(t, relaytest.Script{Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if seen[m.Raw] {
+			controls.Add(1)
+			return true
+		}
+		seen[m.Raw] = true
+		return strings.Contains(m.Raw, `"mute"`)
+	}})
+	r.o.Settings.OK = 300 * time.Millisecond
+	r.o.Retry = time.Hour
+	lines := notes(3)
+	r.log.add(t, record.Origin{}, lines[0])
+	r.start()
+	r.settled()
+	r.log.add(t, record.Origin{}, relaytest.Sign(relaytest.Key(1), 1, day, nil, "mute"))
+	r.await("the control", func(Status) bool { return controls.Load() > 0 })
+	r.log.add(t, record.Origin{}, lines[1])
+	r.settled()
+	r.await("that nothing is in flight", func(st Status) bool { return st.InFlight == 0 })
+	r.log.add(t, record.Origin{}, lines[2])
+	r.settled()
+	r.has(lines)
+	if st := r.sink.Status(); st.Counters.Delivered != 3 || st.Counters.Parked != 1 || st.Session.Sessions != 1 {
+		t.Errorf("delivered %d, parked %d in %d sessions; want 3, the mute one, 1", st.Counters.Delivered, st.Counters.Parked, st.Session.Sessions)
+	}
+}
+
+// TestSecondCopyOfTheControl: the archive holds an event twice, and the second line's turn comes while the first one is out as the
+// control.
+func TestSecondCopyOfTheControl(t *testing.T) {
+	var asked atomic.Pointer[relaytest.Conn]
+	var times atomic.Int64
+	twin := notes(1)[0]
+	r := newRig(t, relaytest.Script{Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		if strings.Contains(m.Raw, `"mute"`) {
+			return true
+		}
+		if strings.Contains(m.Raw, `"note 0"`) && times.Add(1) == 2 {
+			asked.Store(c)
+			return true
+		}
+		return false
+	}})
+	r.o.Settings.OK = 200 * time.Millisecond
+	r.o.Retry = time.Hour
+	r.log.add(t, record.Origin{}, twin)
+	r.start()
+	r.settled()
+	r.log.add(t, record.Origin{}, relaytest.Sign(relaytest.Key(1), 1, day, nil, "mute"))
+	r.await("the control", func(Status) bool { return asked.Load() != nil })
+	r.log.add(t, record.Origin{}, twin)
+	r.await("the second line's turn", func(st Status) bool { return st.Session.Sent == 3 })
+	asked.Load().Send(`["OK","` + relaytest.ID(twin) + `",true,"duplicate:"]`)
+	r.settled()
+	if st := r.sink.Status(); st.Counters.SkippedTotal() != 0 || st.Counters.Delivered+st.Counters.Duplicate != 2 || st.Counters.Parked != 1 {
+		t.Errorf("%+v, want both lines delivered and the mute one parked", st.Counters)
+	}
+}
