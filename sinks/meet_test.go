@@ -144,3 +144,27 @@ func TestSecondCopyOfTheControl(t *testing.T) {
 		t.Errorf("%+v, want both lines delivered and the mute one parked", st.Counters)
 	}
 }
+
+// TestRetryOneOfOneAside: what an operator asks for does not let others go first.
+func TestRetryOneOfOneAside(t *testing.T) {
+	var healed atomic.Bool
+	r := newRig(t, relaytest.Script{OK: func(nostr.Event) relaytest.Answer {
+		if healed.Load() {
+			return relaytest.Accept()
+		}
+		return relaytest.Reject("error: try later")
+	}})
+	r.o.Retry = time.Hour
+	r.log.add(t, record.Origin{}, notes(1)...)
+	r.start()
+	r.settled()
+	r.sink.mu.Lock()
+	r.sink.poison.every = time.Hour
+	r.sink.poison.stepAside(time.Now(), 0)
+	r.sink.mu.Unlock()
+	healed.Store(true)
+	if was, err := r.sink.RetryOne(r.rec(0)); was != Parked || err != nil {
+		t.Fatalf("it was %s, %v; want parked", was, err)
+	}
+	r.await("the delivery", func(st Status) bool { return st.Counters.Delivered == 1 })
+}

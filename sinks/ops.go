@@ -247,6 +247,7 @@ func (s *Sink) retryOne(rec *record.Record) (Fate, error) {
 	case tr.parked != nil:
 		if s.attempt == nil || !s.attempt.holdsLocked(tr.parked.key) {
 			s.ledger.DueNow(*tr.parked, s.now())
+			s.poison.recall(rec.Ordinal)
 		}
 		if s.attempt != nil {
 			delete(s.attempt.late, rec.Event.ID) // it knows the row by the old time

@@ -169,6 +169,9 @@ func (p *suspicion) stepAside(now time.Time, ordinal uint64) (until time.Time) {
 // isAside says whether others go before the event.
 func (p *suspicion) isAside(ordinal uint64) bool { _, ok := p.aside[ordinal]; return ok }
 
+// recall ends the event's time aside.
+func (p *suspicion) recall(ordinal uint64) { delete(p.aside, ordinal) }
+
 // back takes out those whose time aside is over; next is when there are more, zero if none are left.
 func (p *suspicion) back(now time.Time) (ordinals []uint64, next time.Time) {
 	for o, until := range p.aside {
