@@ -147,6 +147,12 @@ func (s *Session) Done() <-chan struct{} { return s.core.done }
 // Err is why the session has ended, an *End; nil while it lives.
 func (s *Session) Err() error { return s.core.err() }
 
+// Guard runs f for a role, on a goroutine of its own or not, and makes a panic a *PanicError.
+func Guard(where string, f func() error) (err error) {
+	defer func() { recovered(where, recover(), &err) }()
+	return f()
+}
+
 // recovered makes a panic an error: defer func() { recovered("…", recover(), &err) }().
 func recovered(where string, value any, err *error) {
 	if value != nil {

@@ -176,38 +176,21 @@ func (a *attempt) step(ctx context.Context) (time.Duration, error) {
 	}
 	s := a.s
 	now := s.now()
-	s.mu.Lock()
-	if a.pause != nil {
-		defer s.mu.Unlock()
-		return 0, a.pause
-	}
-	wait, doubt, err := a.overdueLocked(now)
+	l, err := a.look(now)
 	if err != nil {
-		defer s.mu.Unlock()
 		return 0, err
 	}
-	room := s.window.now
-	if s.paused != "" || a.waryLocked() {
-		room = 1 // a probe
-	}
-	if back := a.comeBackLocked(now); !back.IsZero() {
-		wait = min(wait, back.Sub(now))
-	}
-	full := s.draining || len(a.sent) >= room || a.hand != nil && !a.fitsLocked(a.hand)
-	paced := s.pace.wait(now)
-	s.mu.Unlock()
-
 	switch {
-	case doubt:
+	case l.doubt:
 		err := a.sendControl(ctx, noOrdinal)
 		if errors.Is(err, errNoControl) {
 			err = a.silence()
 		}
 		return 0, err
-	case full, s.ledger.Uncommitted() >= commitAfter:
-		return wait, nil // an answer or a commit wakes us
-	case paced > 0:
-		return min(wait, paced), nil
+	case l.full, s.ledger.Uncommitted() >= commitAfter:
+		return l.wait, nil // an answer or a commit wakes us
+	case l.paced > 0:
+		return min(l.wait, l.paced), nil
 	case a.hand != nil:
 		return 0, a.send(ctx)
 	}
@@ -215,10 +198,41 @@ func (a *attempt) step(ctx context.Context) (time.Duration, error) {
 	if err != nil || found {
 		return 0, err // what was found may have been settled, or may not fit
 	}
-	if d := s.ledger.NextDue().Sub(now); d < wait {
-		wait = max(d, time.Millisecond)
+	if d := s.ledger.NextDue().Sub(now); d < l.wait {
+		l.wait = max(d, time.Millisecond)
 	}
-	return min(wait, a.passEnd(now)), nil
+	return min(l.wait, a.passEnd(now)), nil
+}
+
+// outlook is what an attempt may do now.
+type outlook struct {
+	wait  time.Duration // until it is looked at again
+	doubt bool          // only a control can tell whether the relay answers at all
+	full  bool          // nothing more may be in flight
+	paced time.Duration // until the next send
+}
+
+// look deals with what is overdue, and takes back in line what comes back. The error ends the session.
+func (a *attempt) look(now time.Time) (l outlook, err error) {
+	s := a.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.pause != nil {
+		return l, a.pause
+	}
+	if l.wait, l.doubt, err = a.overdueLocked(now); err != nil {
+		return l, err
+	}
+	room := s.window.now
+	if s.paused != "" || a.waryLocked() {
+		room = 1 // a probe
+	}
+	if back := a.comeBackLocked(now); !back.IsZero() {
+		l.wait = min(l.wait, back.Sub(now))
+	}
+	l.full = s.draining || len(a.sent) >= room || a.hand != nil && !a.fitsLocked(a.hand)
+	l.paced = s.pace.wait(now)
+	return l, nil
 }
 
 // tailWait is how long follow must have waited before the ordinals that are left at the log's end count as held by no line.

@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"rebroadcastr/event"
 	"rebroadcastr/place"
 	"rebroadcastr/record"
+	"rebroadcastr/relay"
 	"rebroadcastr/relaytest"
 )
 
@@ -167,4 +169,32 @@ func TestRetryOneOfOneAside(t *testing.T) {
 		t.Fatalf("it was %s, %v; want parked", was, err)
 	}
 	r.await("the delivery", func(st Status) bool { return st.Counters.Delivered == 1 })
+}
+
+// TestPanicEndsTheLink: a broken invariant, found while the sink is locked, ends the link with the panic; nobody waits for the
+// lock, and the ledger is committed.
+func TestPanicEndsTheLink(t *testing.T) {
+	r := newRig(t, relaytest.Script{OK: func(e nostr.Event) relaytest.Answer {
+		return relaytest.Answer{Accepted: true, None: e.Content == "mute"}
+	}})
+	r.o.Settings.OK = 50 * time.Millisecond
+	var err error
+	if r.sink, err = New(r.o); err != nil {
+		t.Fatal(err)
+	}
+	link := relay.NewLink(relay.LinkOptions{URL: r.relay.URL, Settings: r.o.Settings})
+	link.Add("sink", r.sink)
+	done := make(chan error, 1)
+	go func() { done <- link.Run(t.Context()) }()
+	r.log.add(t, record.Origin{}, relaytest.Sign(relaytest.Key(1), 1, day, nil, "mute"))
+	r.await("an event in flight", func(st Status) bool { return st.InFlight == 1 })
+	r.sink.ledger.Skip(r.sink.ledger.Open()[0], SkipWithdrawn)
+	r.log.add(t, record.Origin{}, notes(1)...) // its answer shows that the first one is not answered
+	var p *relay.PanicError
+	if err := <-done; !errors.As(err, &p) || !strings.Contains(err.Error(), "settled twice") {
+		t.Fatalf("the link ended with %v, want a panic that says what is broken", err)
+	}
+	if at, _, _ := r.sink.ledger.Committed(); at.Ordinal != 2 || r.sink.Status().InFlight != 0 {
+		t.Errorf("committed up to %d, %+v; want 2 and nothing in flight", at.Ordinal, r.sink.Status())
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -307,7 +306,7 @@ var errSilent = errors.New("no OK for anything sent")
 
 // Serve runs the sink on one session: it sends what is open, what is due and what the archive has, until the session or ctx
 // ends, or the relay must be left alone for a while (*relay.Pause). It never ends for good.
-func (s *Sink) Serve(ctx context.Context, sess *relay.Session) (err error) {
+func (s *Sink) Serve(ctx context.Context, sess *relay.Session) error {
 	s.mu.Lock()
 	if s.serving {
 		s.mu.Unlock()
@@ -324,50 +323,40 @@ func (s *Sink) Serve(ctx context.Context, sess *relay.Session) (err error) {
 	remove := sess.Handle(&relay.Handler{OK: a.heard, Notice: a.notice})
 	inner, cancel := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer cancel()
 	failed := make(chan error, 2)
 	for _, run := range []func(context.Context) error{s.commitLoop, a.follow} {
 		helpers.Add(1)
 		go func() {
 			defer helpers.Done()
-			defer func() {
-				if p := recover(); p != nil {
-					failed <- fmt.Errorf("serve %s: panic: %v\n%s", s.o.URL, p, debug.Stack())
-					cancel()
-				}
-			}()
-			if err := run(inner); err != nil {
+			if err := relay.Guard("sink "+s.o.URL, func() error { return run(inner) }); err != nil {
 				failed <- err
 				cancel()
 			}
 		}()
 	}
-	defer func() {
-		p := recover()
-		remove()
-		end, pause := a.close()
-		if pause != nil {
-			err = pause // also if the relay closed right after it refused us
-		}
-		cancel()
-		helpers.Wait()
-		if a.reader != nil {
-			a.reader.Close() // after follow, which used it
-		}
-		a.pass.close()
-		select {
-		case e := <-failed:
-			err = e
-		default:
-		}
-		if p != nil {
-			err = fmt.Errorf("serve %s: panic: %v\n%s", s.o.URL, p, debug.Stack())
-		}
-		again := s.ended(sess, end)
-		if pause == nil && p == nil && again != nil {
-			err = again
-		}
-	}()
-	return a.run(inner)
+	err := relay.Guard("sink "+s.o.URL, func() error { return a.run(inner) })
+	remove()
+	end, pause := a.close()
+	cancel()
+	helpers.Wait()
+	if a.reader != nil {
+		a.reader.Close() // after follow, which used it
+	}
+	a.pass.close()
+	again := s.ended(sess, end)
+	var broken *relay.PanicError
+	switch {
+	case errors.As(err, &broken):
+	case len(failed) > 0:
+		err = <-failed
+	case pause != nil:
+		err = pause // also if the relay closed right after it refused us
+	case again != nil:
+		err = again
+	}
+	return err
 }
 
 // ended accounts for the end of a session; not nil: how the sink should come back.
@@ -375,7 +364,9 @@ func (s *Sink) ended(sess *relay.Session, e ending) (again *relay.Pause) {
 	// Only a connection that broke can have been broken by an event.
 	var end *relay.End
 	e.broken = errors.As(sess.Err(), &end) && (end.Reason == relay.Dropped || end.Reason == relay.ClosedByRelay)
+	defer s.commit()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	again = s.judgeLocked(e, end)
 	if e.broken && e.unanswered > 0 {
 		s.window.died()
@@ -383,8 +374,6 @@ func (s *Sink) ended(sess *relay.Session, e ending) (again *relay.Pause) {
 	s.serving, s.attempt, s.inFlight = false, nil, 0
 	close(s.idle)
 	s.idle = make(chan struct{})
-	s.mu.Unlock()
-	s.commit()
 	return again
 }
 

@@ -3,9 +3,7 @@ package sources
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,7 +130,7 @@ func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 	defer running.Wait() // after v.leave and cancel below
 	goes := func(what string, f func() error) {
 		running.Go(func() {
-			if err := guarded(what, f); err != nil {
+			if err := relay.Guard(what, f); err != nil {
 				cancel(err)
 			}
 		})
@@ -145,7 +143,7 @@ func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 	if s.cuts++; s.cuts > 1 {
 		s.halved++ // sessions that end before a page is whole: a smaller one may be
 	}
-	err := guarded("source "+s.o.URL, v.run)
+	err := relay.Guard("source "+s.o.URL, v.run)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
@@ -178,16 +176,6 @@ func (s *Source) ended(err error) error {
 		s.st.Phase = Idle
 	}
 	return err
-}
-
-// guarded runs f and makes a panic an error.
-func guarded(what string, f func() error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%s: panic: %v\n%s", what, r, debug.Stack())
-		}
-	}()
-	return f()
 }
 
 // narrower halves the requests of a relay that refused one of n atoms; false if that one cannot be made smaller.
