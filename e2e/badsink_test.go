@@ -84,6 +84,25 @@ func parked(n int64) func(*badSink) {
 
 var badSinks = []badSinkCase{
 	{
+		name: "dies of one event", repeat: true,
+		script: func(_ *badSink, s *relaytest.Script) {
+			s.Handle = func(c *relaytest.Conn, m relaytest.Message) bool {
+				e := eventOf(m)
+				if e == nil || e.Content != deadly {
+					return false
+				}
+				c.Drop()
+				return true
+			}
+		},
+		takes: func(_ *badSink, e *nostr.Event) bool { return e.Content != deadly },
+		then: func(b *badSink, k report.Sink) {
+			if k.Rejected != 1 || k.RejectedBy["poison"] != 1 {
+				b.t.Errorf("rejected %v, want one for poison", k.RejectedBy)
+			}
+		},
+	},
+	{
 		name: "a NOTICE in the place of OK, for some", repeat: true,
 		script: answers(func(e *nostr.Event, n int) *relaytest.Answer {
 			if !every(10, e) || n > 1 {
@@ -232,6 +251,9 @@ var badSinks = []badSinkCase{
 	},
 }
 
+// deadly is the content of the event that one relay dies of.
+const deadly = "note 17"
+
 const okTime = 700 * time.Millisecond
 
 func rejectIf(yes bool, text string) *relaytest.Answer {
@@ -262,7 +284,7 @@ func TestBadSink(t *testing.T) {
 	for _, c := range badSinks {
 		list = append(list, subtest{c.name, c.test})
 	}
-	sideBySide(t, 6, list) // three wait for half a minute
+	sideBySide(t, 6, list) // four wait for half a minute
 }
 
 func (c badSinkCase) test(t *testing.T) {
