@@ -245,9 +245,11 @@ func (s *Sink) retryOne(rec *record.Record) (Fate, error) {
 		s.ledger.Restore(*tr.rejected, s.now())
 		return Refused, nil
 	case tr.parked != nil:
-		if s.attempt == nil || !s.attempt.holdsLocked(tr.parked.key) {
+		s.poison.recall(rec.Ordinal)
+		s.ledger.LookAgain()
+		// A row that is due keeps its key: by that it may be suspected.
+		if tr.parked.key.due().After(s.now()) && (s.attempt == nil || !s.attempt.holdsLocked(tr.parked.key)) {
 			s.ledger.DueNow(*tr.parked, s.now())
-			s.poison.recall(rec.Ordinal)
 		}
 		if s.attempt != nil {
 			delete(s.attempt.late, rec.Event.ID) // it knows the row by the old time
