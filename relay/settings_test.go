@@ -32,10 +32,10 @@ func TestSetSettings(t *testing.T) {
 	r.Send(`["NOTICE","` + strings.Repeat("x", 200) + `"]`)
 	l.until(t, "that a frame was too long", func(s relay.LinkStatus) bool { return s.Unknown[relay.UnknownTooBig] == 1 })
 	s.MaxFrame, s.PingEvery = 0, time.Hour // 0: the default again
+	before := r.Pings()
 	l.SetSettings(s)
 	r.Send(`["NOTICE","` + strings.Repeat("x", 200) + `"]`)
 	recv(t, "the long notice", notices)
-	before := r.Pings()
 	r.Wait("a ping at once, for the read that still has the short deadline", func() bool { return r.Pings() > before })
 	if n := r.Accepted(); n != 1 {
 		t.Errorf("%d connections, want one", n)
@@ -53,6 +53,7 @@ func TestSetSettingsRedials(t *testing.T) {
 	l.SetSettings(s)
 	r.Wait("a second connection", func() bool { return r.Accepted() == 2 })
 	l.SetSettings(s)
+	r.Wait("the end of the first one", func() bool { return len(r.Closes()) > 0 })
 	if c := r.Closes(); len(c) != 1 || c[0].Code != 1000 {
 		t.Errorf("left with %+v, want one close frame with code 1000", c)
 	}
