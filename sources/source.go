@@ -49,7 +49,7 @@ const (
 	// A request's size in bytes, where a relay says what it takes: 64 hex digits and punctuation an author, the rest once.
 	roomForValue, roomForRest = 67, 1 << 10
 	maxTries                  = 8 // of a page in a row, then its walk is given up until the next session
-	maxCuts                   = 8 // sessions in a row that ended in the middle and brought no proof, then one does without history
+	maxCuts                   = 8 // sessions in a row that the relay ended in the middle and that brought no proof, then one does without history
 	// probe is how often a relay that wants login or money is asked again.
 	probe = 24 * time.Hour
 )
@@ -79,7 +79,7 @@ type Source struct {
 	mine    map[atomKey]windows // proven by this process, up to oldClip
 	oldClip int64
 	loaded  uint64 // number of the last plan that a visit took up
-	cuts    int    // sessions in a row that ended in the middle of catch-up or history and brought nothing to go on from
+	cuts    int    // sessions in a row that the relay ended in the middle of catch-up or history and that brought nothing to go on from
 	halved  int    // how often the page was, because of cuts
 	catch   catch
 }
@@ -140,10 +140,14 @@ func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 	if !s.o.Once {
 		goes("keep the live subscription", v.keepLive)
 	}
+	cuts, halved := s.cuts, s.halved
 	if s.cuts++; s.cuts > 1 {
 		s.halved++ // sessions that end before a page is whole: a smaller one may be
 	}
 	err := relay.Guard("source "+s.o.URL, v.run)
+	if ours(sess.Err()) {
+		s.cuts, s.halved = min(s.cuts, cuts), min(s.halved, halved)
+	}
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
@@ -151,6 +155,13 @@ func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 	cancel(nil)
 	v.leave()
 	return s.ended(err)
+}
+
+// ours says that it was not the relay that ended a visit: the session, whose end is err, still lives (a pause, a reload, a
+// trial of the sink on the same link, the archive's stall), or we ended it as a whole.
+func ours(err error) bool {
+	var end *relay.End
+	return err == nil || errors.As(err, &end) && (end.Reason == relay.ClosedByUs || end.Reason == relay.ArchiveStalled)
 }
 
 // ended brings an error into the form that the link expects, and notes it.

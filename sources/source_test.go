@@ -158,6 +158,7 @@ type rig struct {
 	door   *sources.Door
 	db     *state.DB
 	source *sources.Source
+	link   *relay.Link
 	done   chan error
 	stop   func() error
 }
@@ -212,6 +213,7 @@ func start(t testing.TB, r *relaytest.Relay, in *intake, db *state.DB, o sources
 	}
 	link := relay.NewLink(lo)
 	link.Add("source", g.source)
+	g.link = link
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { g.done <- link.Run(ctx) }()
 	g.stop = sync.OnceValue(func() error {
