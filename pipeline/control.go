@@ -240,6 +240,8 @@ func (l *link) waits() string {
 		return ""
 	case l.gaveUp.Load() != nil:
 		return "given up: " + *l.gaveUp.Load()
+	case w.State == relay.StateEnded:
+		return "given up: " + w.LastError
 	case w.State == relay.StateWaiting, w.State == relay.StatePaused:
 		return w.LastError
 	case sink != nil && sink.Status().Paused != "":

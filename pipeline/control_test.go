@@ -166,6 +166,9 @@ func TestResumeRevives(t *testing.T) {
 	cfg.Default.Backoff.MaxRetries = -1
 	r := begin(t, cfg, Options{})
 	r.eventually("it gives up", func(s report.Status) bool { return len(s.Sources) == 1 && s.Sources[0].State == report.Ended })
+	if s := r.m.Status(); !strings.Contains(s.Sources[0].Note, "refused (500") || len(s.Problems) != 1 {
+		t.Errorf("note %q, problems %q, want why it gave up", s.Sources[0].Note, s.Problems)
+	}
 	a.Update(func(s *relaytest.Script) { s.Status = 0 })
 	if h, err := r.m.Resume(a.URL); err != nil || !strings.Contains(h.Was, "given up") {
 		t.Errorf("resume: %+v, %v", h, err)

@@ -136,7 +136,14 @@ func (l *Link) Run(ctx context.Context) (err error) {
 		if p := recover(); p != nil {
 			recovered("link to "+l.o.URL, p, &err)
 		}
-		l.board.change(func(s *LinkStatus) { s.State, s.Next = StateEnded, time.Time{} })
+		var gave *GaveUp
+		errors.As(err, &gave)
+		l.board.change(func(s *LinkStatus) {
+			s.State, s.Next = StateEnded, time.Time{}
+			if gave != nil {
+				s.Tries, s.Reason, s.LastError = gave.Tries, endOf(gave).Reason, gave.Error()
+			}
+		})
 	}()
 	infoCtx, stopInfo := context.WithCancel(ctx)
 	defer l.fetching.Wait()
