@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -174,6 +175,36 @@ func TestResumeRevives(t *testing.T) {
 		t.Errorf("resume: %+v, %v", h, err)
 	}
 	r.eventually("the notes", func(s report.Status) bool { return s.Archive.Lines == 3 })
+	r.stop()
+}
+
+// A resume that makes a link anew takes the config of that moment: a reload at the same time is not undone.
+func TestResumeKeepsTheReload(t *testing.T) {
+	a := relaytest.New(t, relaytest.Script{Status: 500})
+	cfg := testConfig(t, []*relaytest.Relay{a}, nil)
+	cfg.Default.Backoff.MaxRetries = -1
+	r := begin(t, cfg, Options{})
+	for range 20 {
+		r.eventually("it gives up", func(s report.Status) bool { return len(s.Sources) == 1 && s.Sources[0].State == report.Ended })
+		next := *cfg
+		var both sync.WaitGroup
+		r.m.applying.Lock() // until both wait for it
+		for _, f := range []func() error{
+			func() error { return r.m.Apply(&next) },
+			func() error { _, err := r.m.Resume(a.URL); return err },
+		} {
+			both.Go(func() {
+				if err := f(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		r.m.applying.Unlock()
+		both.Wait()
+		if r.m.config() != &next {
+			t.Fatal("the config from before the reload is back")
+		}
+	}
 	r.stop()
 }
 
