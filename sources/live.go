@@ -118,7 +118,8 @@ func (v *visit) tellRun() {
 	}
 }
 
-// look does what is due and returns how long there is nothing to do.
+// look does what is due, one request at most, and returns how long there is nothing to do. A request waits for the link's pace;
+// what the relay says meanwhile is heard before the next one, else its reader would wait for the pace of them all.
 func (l *live) look() (time.Duration, error) {
 	v, next := l.v, time.Hour
 	if err := l.settle(); err != nil {
@@ -126,19 +127,19 @@ func (l *live) look() (time.Duration, error) {
 	}
 	for _, s := range l.subs {
 		if !s.open && !s.due.After(time.Now()) {
-			if err := v.subscribe(s); err != nil {
-				return 0, err
+			first := s.since.IsZero()
+			err := v.subscribe(s)
+			if first && !l.by.IsZero() {
+				l.by = time.Now().Add(liveWait) // not before the last of them is out
 			}
+			return 0, err
 		}
 		if s.open && !s.answered {
 			again := s.since.Add(unheard * v.s.o.Idle << min(s.tries, 10))
 			if !again.After(time.Now()) {
 				s.tries++
 				s.hole = true
-				if err := v.subscribe(s); err != nil {
-					return 0, err
-				}
-				again = s.since.Add(unheard * v.s.o.Idle << min(s.tries, 10))
+				return 0, v.subscribe(s)
 			}
 			next = min(next, time.Until(again))
 		}
@@ -154,7 +155,7 @@ func (l *live) look() (time.Duration, error) {
 		if !complaint.After(time.Now()) { // a NOTICE and no EOSE: limit 0 may be what it dislikes, or their number
 			l.complained = time.Time{}
 			if v.s.liveLimit.Load() == 0 {
-				return next, v.limitOne(l.subs)
+				return 0, v.limitOne(l.subs)
 			}
 			l.limit = len(l.old) > 0
 			return 0, nil
@@ -223,7 +224,7 @@ func (v *visit) subscribe(s *subscription) error {
 	return v.req(v.ctx, s.sub, s.filter, int(v.s.liveLimit.Load()))
 }
 
-// limitOne asks again with limit 1 where nothing has answered limit 0.
+// limitOne has them asked again with limit 1 where nothing has answered limit 0.
 func (v *visit) limitOne(subs []*subscription) error {
 	for _, s := range subs {
 		if s.open && !s.answered {
@@ -231,9 +232,7 @@ func (v *visit) limitOne(subs []*subscription) error {
 			if err := v.close(v.ctx, s.sub); err != nil {
 				return err
 			}
-			if err := v.subscribe(s); err != nil {
-				return err
-			}
+			s.open, s.due = false, time.Time{}
 		}
 	}
 	return nil
