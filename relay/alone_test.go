@@ -86,7 +86,7 @@ func TestAloneEnds(t *testing.T) {
 		"fails":   func(_ *running, ask chan<- error) { ask <- errors.New("no") },
 		"removed": func(l *running, _ chan<- error) { l.Remove("sink") },
 		"replaced": func(l *running, _ chan<- error) {
-			l.Replace("sink", roleFunc(func(ctx context.Context, s *relay.Session) error { <-ctx.Done(); return ctx.Err() }))
+			l.Add("sink", roleFunc(func(ctx context.Context, s *relay.Session) error { <-ctx.Done(); return ctx.Err() }))
 		},
 		"held": func(l *running, _ chan<- error) { l.Pause(time.Now()); l.Resume() },
 	} {

@@ -12,5 +12,5 @@
 //     passed over, is counted by reason. What breaks the websocket's own framing, or its time, ends the session.
 //   - Every end of a session has its own reason (End).
 //   - The backoff is reset by progress (an event, an OK), never by a bare connect.
-//   - After Run, Remove or Replace returned, no Serve and no handler of what they stopped runs any more.
+//   - After Run or Remove returned, no Serve and no handler of what they stopped runs any more.
 package relay

@@ -92,15 +92,6 @@ func (l *Link) Remove(name string) {
 	}
 }
 
-// Replace puts a role in the place of another: the websocket stays. It returns when the old one has been left, as
-// Remove does; the new one is served after that.
-func (l *Link) Replace(name string, r Role) {
-	if left := l.roles.put(name, r); left != nil {
-		<-left
-		l.roles.tell()
-	}
-}
-
 // Pause leaves every role, and with the last one the relay, until Resume: the operator's wish, given before Run or while it
 // runs. since is shown in the status. It returns when the roles' Serve have returned, as Remove does; the close frame follows.
 func (l *Link) Pause(since time.Time) {

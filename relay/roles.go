@@ -106,8 +106,8 @@ func (r *roles) heard() {
 	}
 }
 
-// put adds a role, in place of one of the same name, and returns a channel that is closed when that one has been left.
-func (r *roles) put(name string, role Role) (left <-chan struct{}) {
+// put adds a role, in place of one of the same name, which is left first.
+func (r *roles) put(name string, role Role) {
 	r.mu.Lock()
 	e := &entry{name: name, role: role}
 	if old := r.set[name]; old != nil {
@@ -118,10 +118,8 @@ func (r *roles) put(name string, role Role) (left <-chan struct{}) {
 		}
 	}
 	r.set[name] = e
-	wait := e.after // e is the link's from here on
 	r.mu.Unlock()
 	r.tell()
-	return wait
 }
 
 // remove takes a role out and returns a channel that is closed when it has been left; nil if there is nothing to wait for.

@@ -198,7 +198,7 @@ func TestRemoveReturnsAfterServeAndHandlersHaveEnded(t *testing.T) {
 	}
 }
 
-func TestReplaceKeepsTheSocketAndNeverServesBoth(t *testing.T) {
+func TestAddReplacesOnTheSameSocketAndNeverServesBoth(t *testing.T) {
 	r := relaytest.New(t, relaytest.Script{})
 	var serving atomic.Int32
 	served := make(chan string, 10)
@@ -216,7 +216,7 @@ func TestReplaceKeepsTheSocketAndNeverServesBoth(t *testing.T) {
 	l := run(t, r.URL, quick(), role("a"))
 	recv(t, "a", served)
 	for _, name := range []string{"b", "c", "d"} {
-		l.Replace("source", role(name))
+		l.Add("source", role(name))
 		if got := recv(t, name, served); got != name {
 			t.Errorf("served is %s, want %s", got, name)
 		}
