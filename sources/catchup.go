@@ -53,6 +53,9 @@ func (v *visit) catchUp() error {
 		}
 		whole = whole && again
 	}
+	if v.replanned() { // what the door refused of the last page has been missed again
+		return errReplanned
+	}
 	*c = catch{}
 	v.caught = true
 	if !whole {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nbd-wtf/go-nostr"
 
@@ -258,4 +259,45 @@ func TestAskWithoutTheExcept(t *testing.T) {
 			in.until("the likes", func() bool { return in.count() == 33 })
 		})
 	}
+}
+
+// An author that leaves and comes back while a page of the catch-up is under way: what the door refused between is asked for
+// again, and the catch-up does not count as completed, also where no history is asked for.
+func TestAskThereAndBackDuringCatchUp(t *testing.T) {
+	var clock atomic.Int64
+	clock.Store(now)
+	pages := make(chan *relaytest.Conn, 1)
+	r := relaytest.New(t, relaytest.Script{})
+	in, db := newIntake(t), openState(t)
+	both := wish(nil, 1, 2)
+	both.History.None = true
+	o := sources.Options{Filters: both.Filters, History: both.History, Now: func() time.Time { return time.Unix(clock.Load(), 0) }}
+	g := start(t, r, in, db, o)
+	g.untilLive()
+	in.until("the first catch-up saved", func() bool { return g.source.Status().CaughtUp.Unix() == now })
+	g.stop()
+
+	clock.Store(now + 7*86400)
+	missed := note(2, 1, now+3*86400)
+	r.Publish(missed)
+	var first sync.Once
+	r.Update(func(s *relaytest.Script) {
+		s.Handle = func(c *relaytest.Conn, m relaytest.Message) (handled bool) {
+			if strings.HasPrefix(m.Raw, `["REQ","page-1"`) {
+				first.Do(func() { pages <- c; handled = true })
+			}
+			return handled
+		}
+	})
+	o.Door = nil
+	g = start(t, r, in, db, o)
+	page := <-pages
+	one := wish(nil, 1)
+	one.History.None = true
+	g.source.Ask(one)
+	page.Send(`["EVENT","page-1",` + missed + `]`)
+	in.until("its refusal", func() bool { return g.door.Tally.Unasked.Load() == 1 })
+	g.source.Ask(both)
+	page.Send(`["EOSE","page-1","finish"]`)
+	in.until("what was refused", func() bool { return in.has(missed) })
 }
