@@ -1,6 +1,7 @@
 package sources_test
 
 import (
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,6 +22,7 @@ func TestLiveThenCatchUpThenHistory(t *testing.T) {
 	g := start(t, r, in, openState(t), sources.Options{})
 	in.until("everything stored", func() bool { return in.count() == 251 })
 	in.until("live", func() bool { return g.source.Status().Phase == sources.Live })
+	r.Wait("the last page's CLOSE", func() bool { return slices.Equal(r.Conns()[0].Subscriptions(), []string{"live-0"}) })
 	late := note(1, 9001, now-400*86400) // dated back
 	r.Publish(late)
 	in.until("the live event", func() bool { return in.has(late) })
