@@ -62,6 +62,8 @@ func dialError(err error) error {
 		return fmt.Errorf("ask the daemon: its control socket is for its own user: use sudo: %w", err)
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return errNoDaemon
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("ask the daemon: it did not answer within %s: %w", statusTimeout, err)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		return &exitError{exitInUse, fmt.Errorf("ask the daemon: it ended before it answered, ask again: %w", err)}
 	}
