@@ -159,3 +159,28 @@ func BenchmarkRecover(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(evs)), "ns/event")
 }
+
+// One event by its place, as of what is sent again, or supersedes another.
+func BenchmarkReadOne(b *testing.B) {
+	evs := prepared(20_000)
+	a, end := running(b, benchOptions(b, time.Second))
+	for i := range evs {
+		if err := a.Append(b.Context(), evs[i], originOf(i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	answer := make(chan error, 1)
+	if err := errors.Join(a.Barrier(b.Context(), answer), <-answer); err != nil {
+		b.Fatal(err)
+	}
+	all := readAll(b, a, place.Place{})
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n += 7919 {
+		reader := a.Reader(all[n%len(all)].Place)
+		if _, ok, err := reader.TryNext(); !ok || err != nil {
+			b.Fatal(ok, err)
+		}
+		reader.Close()
+	}
+	end()
+}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"rebroadcastr/record"
@@ -31,6 +33,7 @@ const (
 	blockMarker      = "RBob"
 	blockOverhead    = 4 + 4 + 4
 	maxBlock         = 4 << 20 // far above a group of 256
+	minRecord        = 5
 	flagNoDeliver    = 1
 )
 
@@ -148,6 +151,8 @@ type originReader struct {
 	next    int // in block
 	last    originRecord
 	hasLast bool // last is the record with the highest offset that was passed
+	shared  bool // strings is: a guide has it, too
+	guide   *guide
 }
 
 // at returns the record of the line at offset, which ascends from call to call. It stays before a block that is not
@@ -165,6 +170,7 @@ func (o *originReader) at(offset int64) (originRecord, bool, error) {
 				return r, true, nil
 			}
 		}
+		o.guide.note(o)
 		ok, err := o.readBlock()
 		if !ok || err != nil {
 			return originRecord{}, false, err
@@ -261,17 +267,21 @@ func (o *originReader) decode(b []byte) bool {
 		if !ok || length > uint64(len(b)) {
 			return false
 		}
-		if o.strings == nil {
+		switch {
+		case o.strings == nil:
 			o.strings = map[uint64]string{}
+		case o.shared:
+			o.strings = maps.Clone(o.strings)
 		}
+		o.shared = false
 		o.strings[number] = string(b[:length])
 		b = b[length:]
 	}
 	n := uvarint()
-	if !ok || n > uint64(len(b)) {
+	if !ok || n > uint64(len(b)/minRecord) {
 		return false
 	}
-	o.block, o.next = o.block[:0], 0
+	o.block, o.next = slices.Grow(o.block[:0], int(n)), 0
 	var ms int64
 	for i := range n {
 		offset += uvarint()

@@ -17,6 +17,7 @@ type handle struct {
 	private bool // a decoder inside remembers where it is: one reader only
 	text    io.ReaderAt
 	origin  io.ReaderAt // nil: there is none
+	guide   *guide      // to origin, for many readers
 	closers []io.Closer
 	refs    int
 	used    uint64
@@ -62,6 +63,7 @@ func (p *pool) get(s segment) (*handle, error) {
 	}
 	for len(p.open) >= maxHandles && p.evictLocked() {
 	}
+	h.guide = new(guide)
 	p.open[s.number] = h
 	return h, nil
 }

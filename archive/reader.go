@@ -16,6 +16,9 @@ import (
 // readAhead is what a reader takes at once, in bytes of text: some sixty events.
 const readAhead = 64 << 10
 
+// firstRead is what a reader takes where it begins in the middle of a segment: most want one event there and no more.
+const firstRead = 4 << 10
+
 // Reader follows the archive from a place on, over segments' borders, blank and damaged lines left out. One goroutine
 // uses it; any number of Readers share the archive's descriptors.
 //
@@ -211,16 +214,21 @@ func (r *Reader) fetchFrom(s segment) (bool, error) {
 		defer r.pool.put(h)
 	}
 	r.origins.f = h.origin
+	want := int64(readAhead)
 	if !r.sure {
+		want = firstRead
 		if err := r.anchor(s, h); err != nil {
 			return false, fmt.Errorf("read segment %s: %w", s.base(), err)
 		}
 	}
-	want := int64(readAhead)
 	for {
 		want = min(want, s.end-r.offset)
 		if int64(cap(r.buf)) < want || cap(r.buf) > 4*readAhead && want <= readAhead {
-			r.buf = make([]byte, max(want, readAhead))
+			size := int64(firstRead)
+			if want > size {
+				size = max(want, readAhead)
+			}
+			r.buf = make([]byte, size)
 		}
 		r.buf = r.buf[:want]
 		n, err := h.text.ReadAt(r.buf, r.offset)
@@ -277,6 +285,7 @@ func (r *Reader) split(s segment) error {
 // anchor finds the ordinal of the line at r.offset, in the middle of s: by its origin record, else by counting lines
 // from the last one before that has one.
 func (r *Reader) anchor(s segment, h *handle) error {
+	h.guide.lead(&r.origins, r.offset)
 	o, ok, err := r.origins.at(r.offset)
 	if err != nil {
 		return err
