@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,7 +11,10 @@ import (
 	"github.com/rs/zerolog"
 
 	"rebroadcastr/archive"
+	"rebroadcastr/config"
+	"rebroadcastr/event"
 	"rebroadcastr/policy"
+	"rebroadcastr/record"
 	"rebroadcastr/relaytest"
 	"rebroadcastr/report"
 )
@@ -74,6 +78,50 @@ func TestPastWhileASinkIsDown(t *testing.T) {
 	r.stop()
 	sameSet(t, "the new sink", idsOf(sentEvents(second)), idsOf(want))
 	sameSet(t, "archive", archived(t, cfg.Archive.Dir), idsOf(all))
+}
+
+// TestManyVersions: a sink that is behind by many versions of few profiles gets the newest of each, and the heap stays as it was.
+func TestManyVersions(t *testing.T) {
+	n := 20_000
+	if raceDetector {
+		n /= 10
+	}
+	const authors = 2
+	var heap heap
+	sink := newCounter(t, n, func(int64) {})
+	cfg := testConfig(t, nil, nil)
+	r := begin(t, cfg, Options{})
+	for i := range n {
+		var e event.Event
+		line := bytes.Replace(numbered(t, i).Line, []byte(`"kind":1,`), []byte(`"kind":0,`), 1)
+		line = bytes.Replace(line, fmt.Appendf(nil, `"pubkey":"%064x"`, i%100), fmt.Appendf(nil, `"pubkey":"%064x"`, i%authors), 1)
+		if err := event.Parse(line, &e); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.store.Archive.Append(t.Context(), e, record.Origin{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.eventually("all archived", func(s report.Status) bool { return s.Archive.Lines == uint64(n) })
+	with := *cfg
+	with.Sinks = []config.Sink{{URL: sink.url, Enabled: true}}
+	heap.look()
+	begun := time.Now()
+	if err := r.m.Apply(&with); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("all settled", func(s report.Status) bool { heap.look(); return settled(s) })
+	t.Logf("passed: %.0f versions/s", float64(n)/time.Since(begun).Seconds())
+	heap.flat(t, 32<<20)
+	k := r.stop().Sinks[0]
+	if k.Delivered != authors || k.SkippedBy[policy.Superseded] != int64(n-authors) {
+		t.Errorf("%d delivered, skipped %v; want %d, and %d superseded", k.Delivered, k.SkippedBy, authors, n-authors)
+	}
+	for i := range authors {
+		if sink.got[n-1-i].Load() != 1 {
+			t.Errorf("version %d, the newest of its author, was not sent", n-1-i)
+		}
+	}
 }
 
 // sentEvents are what a relay was sent, in order.
