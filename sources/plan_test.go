@@ -142,8 +142,15 @@ func TestAskCostsWhatIsNew(t *testing.T) {
 	}
 }
 
-// A page whose events the door refuses, because the author has just left, proves nothing: the author can come back.
+// A page whose events the door refuses, because the author has just left, proves nothing: the author can come back,
+// at once or in the next process, which goes by what was saved.
 func TestAskInTheMiddleOfAPage(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprint("restart ", restart), func(t *testing.T) { askInTheMiddleOfAPage(t, restart) })
+	}
+}
+
+func askInTheMiddleOfAPage(t *testing.T, restart bool) {
 	held, release := make(chan struct{}), make(chan struct{})
 	var hold sync.Once
 	r := relaytest.New(t, relaytest.Script{
@@ -158,9 +165,9 @@ func TestAskInTheMiddleOfAPage(t *testing.T) {
 			return false
 		},
 	})
-	in := newIntake(t)
+	in, db := newIntake(t), openState(t)
 	w := wish(nil, 1, 2)
-	g := start(t, r, in, openState(t), sources.Options{Filters: w.Filters})
+	g := start(t, r, in, db, sources.Options{Filters: w.Filters})
 	<-held
 	g.source.Ask(wish(nil, 1))
 	close(release)
@@ -177,12 +184,20 @@ func TestAskInTheMiddleOfAPage(t *testing.T) {
 	if n := in.count(); n == 500 {
 		t.Fatal("the second author's history is in: nothing was interrupted")
 	}
-	g.source.Ask(w)
+	connections := 1
+	if restart {
+		if err := g.stop(); err != nil {
+			t.Fatal(err)
+		}
+		g, connections = start(t, r, in, db, sources.Options{Filters: w.Filters}), 2
+	} else {
+		g.source.Ask(w)
+	}
 	in.until("both histories", func() bool { return in.count() == 500 })
 	g.untilLive()
 	wantComplete(t, g.source.Status(), sources.Yes, "")
-	if n := r.Accepted(); n != 1 {
-		t.Errorf("%d connections, want 1", n)
+	if n := r.Accepted(); n != connections {
+		t.Errorf("%d connections, want %d", n, connections)
 	}
 }
 
