@@ -155,7 +155,7 @@ func (a *Archive) writeGroup(ctx context.Context, items []item) error {
 	unwritten := func(err error) error {
 		return fmt.Errorf("append: %d events that were handed over are not in the archive: %w", len(items), err)
 	}
-	if err := a.ob.Room(ctx, len(items)); err != nil {
+	if err := a.roomInIndex(ctx, len(items)); err != nil {
 		return unwritten(err)
 	}
 	if err := a.waitForRoom(ctx); err != nil {
@@ -198,6 +198,18 @@ func (a *Archive) writeGroup(ctx context.Context, items []item) error {
 		a.addTail(recs) // after Written: from here on the syncer may tell of them
 	}
 	return nil
+}
+
+// roomInIndex returns when the index has room for n more events. What it holds it may only write once that is durable, and
+// Options.Sync may be an hour.
+func (a *Archive) roomInIndex(ctx context.Context, n int) error {
+	now, cancel := context.WithCancel(ctx)
+	cancel()
+	if a.ob.Room(now, n) == nil {
+		return nil
+	}
+	signal(a.tail.kick)
+	return a.ob.Room(ctx, n)
 }
 
 // setPlaces gives recs the places and ordinals that they get when seg takes them next.

@@ -21,7 +21,8 @@ import (
 // from one goroutine, in the order of the log. Synced comes from another, after Written of all that it speaks of; it
 // and Moved never run at once.
 type Observer interface {
-	// Room waits until n more entries fit into what the index keeps in memory. Its error is ctx's.
+	// Room waits until n more entries fit into what the index keeps in memory, which Synced makes it write. Its error is
+	// ctx's, which does not matter where there is room.
 	Room(ctx context.Context, n int) error
 	// Written says that the lines are in the log. It returns before a Reader gives them: whoever has read a line can
 	// rely on what it says of others. The slice is only valid during the call, the records' events stay as they are.

@@ -1,6 +1,7 @@
 package archive_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -122,4 +123,57 @@ func TestAppendGoesOnDuringFsync(t *testing.T) {
 	close(slow.gate)
 	r.barrier()
 	r.stop()
+}
+
+// TestIndexWithoutRoom: an index that has to write first what it holds does not have to wait for the next fsync's time.
+func TestIndexWithoutRoom(t *testing.T) {
+	o := onDisk(t)
+	o.Sync = time.Hour
+	small := &smallIndex{index: newIndex(), most: 10, shorter: make(chan struct{}, 1)}
+	r := start(t, o, func(a *archive.Archive) {
+		small.end = a.End
+		a.SetObserver(small)
+	})
+	reader := r.Reader(place.Place{})
+	defer reader.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for n := range 50 {
+		r.append(n)
+		if _, err := reader.Next(ctx); err != nil {
+			t.Fatalf("event %d is not written: %v", n, err)
+		}
+	}
+	r.stop()
+}
+
+// smallIndex takes no group while it holds most ids that are not durable.
+type smallIndex struct {
+	*index
+	most    int
+	shorter chan struct{}
+}
+
+func (x *smallIndex) Room(ctx context.Context, _ int) error {
+	for {
+		x.mu.Lock()
+		full := len(x.pending) >= x.most
+		x.mu.Unlock()
+		if !full {
+			return nil
+		}
+		select {
+		case <-x.shorter:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (x *smallIndex) Synced(end place.Place) {
+	x.index.Synced(end)
+	select {
+	case x.shorter <- struct{}{}:
+	default:
+	}
 }
