@@ -26,7 +26,7 @@ func (s *Sink) deleted(e *event.Event) (bool, error) {
 	return found, err
 }
 
-// superseded reports whether the row "superseded" holds rec back: there is a newer version, and this sink gets that one. One
+// superseded reports whether the row "superseded" holds rec back: there is a newer version, and this sink gets or has that one. One
 // that it does not want, that is kept from it, has to wait, or was refused, does not count: the sink would be left with neither.
 func (s *Sink) superseded(rec *record.Record, sess informed) (bool, error) {
 	if s.o.Past == nil || s.rules.Load().allow.Lets(policy.Superseded) {
@@ -46,6 +46,7 @@ func (s *Sink) superseded(rec *record.Record, sess informed) (bool, error) {
 	if declined, err := s.ledger.Declined(newer.Ordinal); declined || err != nil {
 		return false, err
 	}
+	newer.Origin.Relay = "" // what came from this relay it has
 	d, err := s.decideAlone(&newer, sess)
 	return d.sends(), err
 }

@@ -172,6 +172,18 @@ func TestSentAllTheSame(t *testing.T) {
 	}
 }
 
+// TestNewerFromTheRelayItself: a relay that we have the newest version from gets no older one of another's.
+func TestNewerFromTheRelayItself(t *testing.T) {
+	r := newRig(t, relaytest.Script{})
+	r.past()
+	r.log.add(t, record.Origin{Relay: "wss://elsewhere.example.com"}, profile(day))
+	r.log.add(t, record.Origin{Relay: r.relay.URL}, profile(day+1))
+	r.start()
+	r.settled()
+	r.sentOnly()
+	r.skips(map[string]uint64{policy.Superseded: 1, SkipEcho: 1})
+}
+
 // TestNewerThatThisSinkDoesNotGet: an older version goes where the newer one does not, or is refused for good.
 func TestNewerThatThisSinkDoesNotGet(t *testing.T) {
 	old, newer := profile(day), profile(day+1)
@@ -179,6 +191,15 @@ func TestNewerThatThisSinkDoesNotGet(t *testing.T) {
 		r := newRig(t, relaytest.Script{})
 		r.past()
 		r.log.add(t, record.Origin{NoDeliver: true}, newer)
+		r.log.add(t, record.Origin{}, old)
+		r.start()
+		r.settled()
+		r.sentOnly(old)
+	})
+	t.Run("expired, from the relay itself", func(t *testing.T) {
+		r := newRig(t, relaytest.Script{})
+		r.past()
+		r.log.add(t, record.Origin{Relay: r.relay.URL}, profile(day+1, []string{"expiration", "1700000002"}))
 		r.log.add(t, record.Origin{}, old)
 		r.start()
 		r.settled()
