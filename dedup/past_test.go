@@ -2,11 +2,13 @@ package dedup_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -241,10 +243,11 @@ func TestFactsAgreeWithTheLog(t *testing.T) {
 			by := author(rapid.IntRange(1, 2).Draw(t, "author"))
 			created := int64(rapid.IntRange(1, 6).Draw(t, "created_at"))
 			target := id(uint64(rapid.IntRange(1, int(count)).Draw(t, "target")))
-			a := fmt.Sprintf("30023:%s:%d", by, rapid.IntRange(0, 1).Draw(t, "d"))
+			whose := author(rapid.IntRange(1, 2).Draw(t, "whose"))
+			a := fmt.Sprintf("30023:%s:%d", whose, rapid.IntRange(0, 1).Draw(t, "d"))
 			switch kind := rapid.SampledFrom([]int{0, 1, 5, 5, 62, 30023, 30023}).Draw(t, "kind"); kind {
 			case 5:
-				tags := [][]string{{"e", target.String()}, {"a", a}, {"a", "0:" + by.String() + ":"}}
+				tags := [][]string{{"e", target.String()}, {"a", a}, {"a", "0:" + whose.String() + ":"}}
 				from := rapid.IntRange(0, 2).Draw(t, "from")
 				return say(t, id(count), by, kind, created, tags[from:rapid.IntRange(from, 3).Draw(t, "to")]...)
 			case 62:
@@ -338,6 +341,51 @@ func TestFactsAgreeWithTheLog(t *testing.T) {
 	})
 }
 
+// TestForeignAddress: what others ask for counts no more when the author has asked for something, too.
+func TestForeignAddress(t *testing.T) {
+	me, other := author(1), author(2)
+	profile := say(t, id(1), me, 0, 100)
+	x := open(t, dedup.Options{Dir: t.TempDir()})
+	defer closeIndex(t, x)
+	x.Written(log(1, 1, profile, say(t, id(2), me, 5, 200, []string{"e", id(77).String()}),
+		say(t, id(3), other, 5, 200, []string{"a", "0:" + me.String() + ":"}, []string{"e", profile.ID.String()})))
+	if got := ask(t, x, &profile); !got.deletedHere.IsZero() {
+		t.Errorf("deleted by %v, want by nobody", got.deletedHere)
+	}
+}
+
+// TestNewerThanTheLog: what the log has lost does not stand in the way of what it gets then.
+func TestNewerThanTheLog(t *testing.T) {
+	me, dir := author(1), t.TempDir()
+	a := []string{"a", "0:" + me.String() + ":"}
+	profile := say(t, id(1), me, 0, 100)
+	x := open(t, dedup.Options{Dir: dir})
+	lost := log(1, 1, say(t, id(2), me, 0, 400), say(t, id(3), me, 5, 400, a), say(t, id(4), me, 62, 400, []string{"relay", there}))
+	if err := x.Replay(lost); err != nil {
+		t.Fatal(err)
+	}
+	closeIndex(t, x)
+	x = open(t, dedup.Options{Dir: dir})
+	defer closeIndex(t, x)
+	x.Trust(func(place.Place) bool { return false })
+	rs := log(2, 1, profile, say(t, id(5), me, 0, 200), say(t, id(6), me, 5, 200, a), say(t, id(7), me, 62, 200, []string{"relay", there}))
+	x.Written(rs)
+	want := answer{deletedHere: rs[2].Place, deletedThere: rs[2].Place, newer: rs[1].Place, place: rs[0].Place}
+	if got := ask(t, x, &profile); got != want {
+		t.Errorf("in the overlay: %+v, want %+v", got, want)
+	}
+	stop := running(t, x)
+	x.Synced(rs[len(rs)-1].End)
+	stop()
+	if got := ask(t, x, &profile); got != want {
+		t.Errorf("in Badger: %+v, want %+v", got, want)
+	}
+	late := say(t, id(8), me, 0, 300)
+	if got := ask(t, x, &late); got != (answer{}) {
+		t.Errorf("of what is later: %+v, want nothing", got)
+	}
+}
+
 // TestALongRequest: a request with more targets than a transaction takes is written in several. The checkpoint passes it with the
 // last of them.
 func TestALongRequest(t *testing.T) {
@@ -392,5 +440,59 @@ func TestALongRequest(t *testing.T) {
 	}
 	if n := deleted(x); n != targets || x.Checkpoint() != rs[2].End {
 		t.Errorf("%d of %d targets are deleted after the replay, checkpoint %v; want all, %v", n, targets, x.Checkpoint(), rs[2].End)
+	}
+}
+
+// TestHeardAtOnce: a request counts from the moment that Written returns, whoever asks about its author meanwhile. All authors
+// here share one slot of the table that remembers who has asked for anything.
+func TestHeardAtOnce(t *testing.T) {
+	x := open(t, dedup.Options{Dir: t.TempDir()})
+	defer closeIndex(t, x)
+	const authors = 3000
+	by := func(n int) (key event.PubKey) {
+		binary.BigEndian.PutUint64(key[24:], uint64(n))
+		return key
+	}
+	target := func(n int) event.Event { return event.Event{ID: id(uint64(n)), PubKey: by(n), Kind: 1} }
+	stranger := target(authors)
+	if _, found, err := x.Deleted(&stranger, here); err != nil || found {
+		t.Fatalf("of nobody's request: deleted %t, %v", found, err)
+	}
+	var now atomic.Int64
+	var askers sync.WaitGroup
+	for range 2 {
+		askers.Go(func() {
+			for n := now.Load(); n < authors; n = now.Load() {
+				e := target(int(n))
+				if _, _, err := x.Deleted(&e, here); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for n := range authors {
+		now.Store(int64(n))
+		kind, tag := 5, []string{"e", id(uint64(n)).String()}
+		if n%2 == 1 {
+			kind, tag = 62, []string{"relay", here}
+		}
+		x.Written(log(1, n+1, say(t, id(uint64(authors+n)), by(n), kind, 100, tag)))
+		e := target(n)
+		if _, found, err := x.Deleted(&e, here); err != nil || !found {
+			t.Fatalf("author %d asked for it, and it is not deleted (%v)", n, err)
+		}
+	}
+	now.Store(authors)
+	askers.Wait()
+	for n := range authors {
+		stranger := target(authors + n)
+		if _, found, err := x.Deleted(&stranger, here); err != nil || found {
+			t.Fatalf("author %d asked for nothing: deleted %t, %v", authors+n, found, err)
+		}
+		e := target(n)
+		if _, found, err := x.Deleted(&e, here); err != nil || !found {
+			t.Fatalf("author %d asked for it before, and it is not deleted (%v)", n, err)
+		}
 	}
 }

@@ -236,16 +236,17 @@ func TestNewerThatThisSinkDoesNotGet(t *testing.T) {
 		r.settled()
 		r.sentOnly(old, newer, late)
 	})
-	t.Run("withdrawn", func(t *testing.T) {
-		r := newRig(t, relaytest.Script{})
-		r.past()
-		x := r.o.Past
-		r.o.Past = withdrawn{x, place.Make(7, 0)}
-		r.log.add(t, record.Origin{}, old, newer)
-		r.start()
-		r.settled()
-		r.sentOnly(old, newer)
-	})
+	for what, at := range map[string]place.Place{"withdrawn": place.Make(7, 0), "withdrawn, before another": place.Make(1, 1)} {
+		t.Run(what, func(t *testing.T) {
+			r := newRig(t, relaytest.Script{})
+			r.past()
+			r.o.Past = withdrawn{r.o.Past, at}
+			r.log.add(t, record.Origin{}, old, newer)
+			r.start()
+			r.settled()
+			r.sentOnly(old, newer)
+		})
+	}
 }
 
 // withdrawn says that the newest version is where no line is.
