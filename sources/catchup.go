@@ -122,7 +122,7 @@ func (v *visit) reached(g group, ws windows) {
 	for _, w := range ws {
 		for _, a := range g.atoms {
 			if v.goesOn && !c.lapped && len(c.asked[a.key].missing(w)) > 0 {
-				v.s.cuts = 0
+				v.s.further()
 			}
 			v.walked[a.key] = v.walked[a.key].add(w)
 			c.asked[a.key] = c.asked[a.key].add(w)

@@ -262,7 +262,7 @@ func (s *Source) remember(g group, w window, clip int64) {
 	}
 	for _, a := range g.atoms {
 		if len(s.mine[a.key].missing(w)) > 0 {
-			s.cuts = 0
+			s.further()
 			s.mine[a.key] = s.mine[a.key].add(w)
 		}
 	}

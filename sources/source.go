@@ -35,6 +35,7 @@ type Options struct {
 	Limit   int  // Once: stop after so many events of history; 0: none
 
 	CatchUpEvery time.Duration // while live; 1 h
+	Rest         time.Duration // live alone after maxCuts, before history is tried again; doubles up to CatchUpEvery; 30 s
 	Overlap      time.Duration // asked again by each catch-up; 20 min: more than the 15 that relays let created_at run ahead
 	Idle         time.Duration // silence that ends a page; 30 s
 	Backoff      relay.Backoff // between tries of a page and of a live subscription; zero: relay.DefaultSettings
@@ -49,7 +50,7 @@ const (
 	// A request's size in bytes, where a relay says what it takes: 64 hex digits and punctuation an author, the rest once.
 	roomForValue, roomForRest = 67, 1 << 10
 	maxTries                  = 8 // of a page in a row, then its walk is given up until the next session
-	maxCuts                   = 8 // sessions in a row that the relay ended in the middle and that brought no proof, then one does without history
+	maxCuts                   = 8 // sessions in a row that the relay ended in the middle and that brought no proof, then one rests from history
 	// probe is how often a relay that wants login or money is asked again.
 	probe = 24 * time.Hour
 )
@@ -78,9 +79,10 @@ type Source struct {
 	pages   int                 // so far; a number is used once, for an answer to an earlier visit may still be on its way on this socket
 	mine    map[atomKey]windows // proven by this process, up to oldClip
 	oldClip int64
-	loaded  uint64 // number of the last plan that a visit took up
-	cuts    int    // sessions in a row that the relay ended in the middle of catch-up or history and that brought nothing to go on from
-	halved  int    // how often the page was, because of cuts
+	loaded  uint64        // number of the last plan that a visit took up
+	cuts    int           // sessions in a row that the relay ended in the middle of catch-up or history and that brought nothing to go on from
+	halved  int           // how often the page was, because of cuts
+	rest    time.Duration // the next session that rests from history does so for so long
 	catch   catch
 }
 
@@ -88,6 +90,9 @@ type Source struct {
 func New(o Options) *Source {
 	if o.CatchUpEvery <= 0 {
 		o.CatchUpEvery = time.Hour
+	}
+	if o.Rest <= 0 {
+		o.Rest = 30 * time.Second
 	}
 	if o.Overlap <= 0 {
 		o.Overlap = 20 * time.Minute
@@ -101,7 +106,7 @@ func New(o Options) *Source {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Source{o: o, limit: o.Limit, mine: make(map[atomKey]windows), changed: make(chan struct{}, 1)}
+	s := &Source{o: o, limit: o.Limit, mine: make(map[atomKey]windows), rest: o.Rest, changed: make(chan struct{}, 1)}
 	p := newPlan(Wish{Filters: o.Filters, History: o.History, Narrow: o.Narrow}, nil)
 	s.asked.Store(p)
 	s.backoff.Store(&o.Backoff)
@@ -156,6 +161,9 @@ func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 	v.leave()
 	return s.ended(err)
 }
+
+// further notes that a session brought something to go on from: the cuts before it were no obstacle.
+func (s *Source) further() { s.cuts, s.rest = 0, s.o.Rest }
 
 // ours says that it was not the relay that ended a visit: the session, whose end is err, still lives (a pause, a reload, a
 // trial of the sink on the same link, the archive's stall), or we ended it as a whole.

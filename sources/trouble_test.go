@@ -182,6 +182,19 @@ func TestACutSessionIsGoneOnWith(t *testing.T) {
 	}
 }
 
+// A fit of drops, more in a row than one goes on trying history through, costs a moment of a session that stands and not an
+// hour: what was published meanwhile, and history, come once it has stood for a while.
+func TestAFitOfDropsIsNoHour(t *testing.T) {
+	all := notes(1, 50, 7)
+	r := relaytest.New(t, relaytest.Script{Events: all, CloseAfter: 1})
+	in := newIntake(t)
+	start(t, r, in, openState(t), sources.Options{Rest: 20 * time.Millisecond})
+	r.Wait("more drops than are waited for", func() bool { return r.Accepted() > 12 })
+	r.Update(func(s *relaytest.Script) { s.CloseAfter = 0 })
+	r.Publish(note(1, 1000, now))
+	in.until("everything", func() bool { return in.count() == len(all)+1 })
+}
+
 // A relay that never says EOSE but goes on sending what is published would keep a page open for ever.
 func TestAPageWithoutEndEnds(t *testing.T) {
 	r := relaytest.New(t, relaytest.Script{NoEOSE: true})

@@ -278,7 +278,7 @@ func (v *visit) run() error {
 // errReplanned interrupts what was begun for another plan.
 var errReplanned = errors.New("something else is asked for now")
 
-// pursue works on one plan. cut: it does without catch-up and history.
+// pursue works on one plan. cut: it is live alone for a while before catch-up and history.
 func (v *visit) pursue(cut bool) error {
 	// What is published from here on comes live, so nothing falls between live and what is asked for now.
 	for v.stands.Load() < v.plan.number {
@@ -288,28 +288,34 @@ func (v *visit) pursue(cut bool) error {
 			return context.Cause(v.ctx)
 		}
 	}
-	if cut {
-		v.caught, v.dueAt = true, time.Now().Add(v.s.o.CatchUpEvery)
-	} else {
-		if !v.caught {
-			if v.s.catch.lapped && !v.plan.history.None { // it may never come to its end: what can be proven must not wait for that
-				v.dueAt = time.Now().Add(v.s.o.CatchUpEvery)
-				if err := v.history(v.s.o.Now().Add(-v.s.o.Overlap).Unix()); err != nil {
-					return err
-				}
-			}
-			if err := v.catchUp(); err != nil {
+	if cut { // live goes before history: a relay that cannot give the one must not cost us the other
+		v.caught, v.dueAt = true, time.Now().Add(v.s.rest)
+		v.s.phase(Live)
+		if err := v.untilDue(); err != nil {
+			return err
+		}
+		v.s.rest = min(2*v.s.rest, v.s.o.CatchUpEvery)
+		v.caught = false
+	}
+	if !v.caught {
+		if v.s.catch.lapped && !v.plan.history.None { // it may never come to its end: what can be proven must not wait for that
+			v.dueAt = time.Now().Add(v.s.o.CatchUpEvery)
+			if err := v.history(v.s.o.Now().Add(-v.s.o.Overlap).Unix()); err != nil {
 				return err
 			}
 		}
-		if !v.plan.history.None {
-			if err := v.history(openEnd); err != nil {
-				return err
-			}
+		if err := v.catchUp(); err != nil {
+			return err
+		}
+	}
+	if !v.plan.history.None {
+		if err := v.history(openEnd); err != nil {
+			return err
 		}
 	}
 	for {
-		v.s.cuts, v.s.halved = 0, 0
+		v.s.further()
+		v.s.halved = 0
 		v.s.phase(Live)
 		if err := v.untilDue(); err != nil {
 			return err
