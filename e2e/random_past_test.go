@@ -80,16 +80,16 @@ func (p past) newer(e *nostr.Event) (out []*fact) {
 
 // life is what held while the program ran once, or until it took up another config.
 type life struct {
-	setup *setup
-	known map[string]bool // archived at its start
-	past  past            // of that
+	setups []*setup        // that may have been in force
+	known  map[string]bool // archived at its start
+	past   past            // of that
 }
 
 // begins notes what a life begins with.
 func (r *round) begins() {
 	ids, err := archivedIDs(r.archive)
 	r.must(err)
-	r.history = append(r.history, life{r.setup, ids, pastOf(r.facts, func(id string) bool { return ids[id] })})
+	r.history = append(r.history, life{[]*setup{r.setup}, ids, pastOf(r.facts, func(id string) bool { return ids[id] })})
 	for _, s := range r.stations {
 		s.begins(len(r.history) - 1)
 	}
@@ -110,11 +110,12 @@ func (r *round) departed(s *station, e *nostr.Event, all past) bool {
 // spoke against it. What a dying program left in a socket may be read in the next life, so both have to speak against it.
 func (r *round) tooLate(s *station, f *fact, in int, got map[string]sendings) string {
 	now, before := r.history[in], r.history[max(in-1, 0)]
-	if why := now.setup.holds(s, f.e); why != "" && before.setup.holds(s, f.e) != "" {
+	setups, why := slices.Concat(now.setups, before.setups), ""
+	if !slices.ContainsFunc(setups, func(c *setup) bool { why = c.holds(s, f.e); return why == "" }) {
 		return why
 	}
 	lets := func(row string) bool {
-		return slices.Contains(now.setup.sinks[s].send, row) || slices.Contains(before.setup.sinks[s].send, row)
+		return slices.ContainsFunc(setups, func(c *setup) bool { return slices.Contains(c.sinks[s].send, row) })
 	}
 	if !lets(deletedRow) && now.past.deleted(f.e, s.url) && before.past.deleted(f.e, s.url) {
 		return "it was deleted"
@@ -131,7 +132,7 @@ func (r *round) tooLate(s *station, f *fact, in int, got map[string]sendings) st
 		took := len(w.lives) > 0 && w.lives[0] < in && strings.HasPrefix(w.final, "true")
 		_, own := n.at[s]
 		if took && now.known[n.e.ID] && !own && expiry(n.e) == 0 && int64(n.e.CreatedAt) <= r.clock.earliest.Load() &&
-			now.setup.holds(s, n.e) == "" && before.setup.holds(s, n.e) == "" && !all.deleted(n.e, s.url) {
+			!slices.ContainsFunc(setups, func(c *setup) bool { return c.holds(s, n.e) != "" }) && !all.deleted(n.e, s.url) {
 			return "it was superseded by " + n.e.ID
 		}
 	}

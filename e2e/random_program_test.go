@@ -55,6 +55,8 @@ func (r *round) sound(p *program) {
 func (r *round) start() {
 	r.t.Helper()
 	r.begins()
+	r.starts()
+	r.hups = 0
 	r.say("life %d, log %d", len(r.history)-1, r.lives+1)
 	p := r.launch("run", "-c", r.config())
 	r.program = p
@@ -104,6 +106,11 @@ func (r *round) exported(ids map[string]bool) {
 func (r *round) ended() {
 	r.t.Helper()
 	r.sound(r.program)
+	if r.unsure != nil {
+		last := &r.history[len(r.history)-1]
+		last.setups = append(last.setups, r.unsure)
+		r.unsure = nil
+	}
 	for _, s := range r.stations { // what it left on the way comes to nobody any more
 		if s.real != nil {
 			s.proxy.cut()

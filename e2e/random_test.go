@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -77,8 +76,11 @@ type round struct {
 	fsync    int // milliseconds that one takes
 	history  []life
 	powerCut bool
-	// before is what was archived when a sink was new, or when what is known of it was lost.
+	// before is what was archived when a sink's ledger began, each time that one did.
 	before map[*station]map[string]bool
+	ledger map[*station]bool // sinks that have one
+	hups   int               // SIGHUPs of this life of the program
+	unsure *setup            // in force before a SIGHUP that nobody has seen taken up; nil: there is none
 	paused map[*station]bool
 	// ahead: the child's clock is ahead of the world's at times, and no time passes. Were it wrong, and then right again only by
 	// its time's coming, nothing would show that what is proven and caught up was dated by it.
@@ -103,7 +105,7 @@ func randomRound(t *testing.T, seed uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &round{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, archive: filepath.Join(dir, "a"), facts: map[string]*fact{}, before: map[*station]map[string]bool{}, paused: map[*station]bool{}}
+	r := &round{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, archive: filepath.Join(dir, "a"), facts: map[string]*fact{}, before: map[*station]map[string]bool{}, ledger: map[*station]bool{}, paused: map[*station]bool{}}
 	r.said, err = os.Create(filepath.Join(dir, "diary.txt"))
 	r.must(err)
 	t.Cleanup(func() {
@@ -227,24 +229,25 @@ func (r *round) some() []*station {
 
 // use makes a setup the one in force.
 func (r *round) use(c *setup) {
-	for s := range c.sinks {
-		if r.before[s] == nil {
-			r.starts(s)
-		}
-	}
 	r.setup = c
 	r.setups = append(r.setups, c)
 	r.must(os.WriteFile(r.config(), []byte(c.yaml(r.archive)), 0o600))
 }
 
-// starts notes what is archived when a sink's ledger begins.
-func (r *round) starts(s *station) {
+// starts notes what is archived when the ledgers of sinks that have none begin, or have just begun.
+func (r *round) starts() {
 	ids, err := archivedIDs(r.archive)
 	r.must(err)
-	if r.before[s] == nil {
-		r.before[s] = ids
+	for s := range r.setup.sinks {
+		if r.ledger[s] {
+			continue
+		}
+		r.ledger[s] = true
+		if r.before[s] == nil {
+			r.before[s] = map[string]bool{}
+		}
+		maps.Copy(r.before[s], ids)
 	}
-	maps.Copy(r.before[s], ids)
 }
 
 func (r *round) config() string { return filepath.Join(r.dir, "config.yaml") }
@@ -303,62 +306,6 @@ func (r *round) live() {
 		}
 	}
 	r.finish()
-}
-
-// bringIn imports events through the running program.
-func (r *round) bringIn() {
-	var text strings.Builder
-	var facts []*fact
-	for range 1 + r.rng.IntN(20) {
-		f := r.maker.late()
-		facts = append(facts, f)
-		r.facts[f.e.ID] = f
-		text.WriteString(f.raw + "\n")
-	}
-	file := filepath.Join(r.dir, "import.jsonl")
-	r.must(os.WriteFile(file, []byte(text.String()), 0o600))
-	r.command(incomplete, "import", "-c", r.config(), file)
-	for _, f := range facts {
-		f.imported = r.setup.want.takes(f.e) && archivable(f.e)
-	}
-	r.say("%d events imported", len(facts))
-}
-
-// reload changes the config under the running program.
-func (r *round) reload() {
-	next, what := r.setup.changed(r.rng, r.first)
-	r.use(next)
-	r.begins() // before it does: what is sent meanwhile may go by either
-	if r.rng.IntN(3) == 0 {
-		r.say("SIGHUP: %s", what)
-		r.must(r.program.Signal(syscall.SIGHUP))
-	} else {
-		r.command(0, "reload", "-c", r.config())
-		r.say("reload: %s", what)
-	}
-}
-
-// operate is what an operator may do to a relay while the program runs.
-func (r *round) operate(s *station) {
-	_, sink := r.setup.sinks[s]
-	if _, source := r.setup.sources[s]; !source && !sink {
-		return
-	}
-	switch r.rng.IntN(4) {
-	case 0:
-		r.command(incomplete, "pause", "--archive", r.archive, s.url)
-		r.paused[s] = true
-		r.say("%s is paused", s.name)
-	case 1, 2:
-		r.command(incomplete, "resume", "--archive", r.archive, s.url)
-		delete(r.paused, s)
-		r.say("%s is resumed", s.name)
-	case 3:
-		if sink {
-			r.command(incomplete, "retry", "--archive", r.archive, "--sink", s.url)
-			r.say("%s is offered again what it refused", s.name)
-		}
-	}
 }
 
 // stepClock makes the child's clock wrong, or right again.
@@ -430,15 +377,14 @@ func (r *round) down() {
 	case 1:
 		r.say("state.db is removed")
 		r.must(os.RemoveAll(filepath.Join(r.archive, "state.db")))
-		for s := range r.setup.sinks {
-			r.starts(s)
-		}
+		clear(r.ledger) // also of those that are no sinks now
 	case 2:
 		r.say("reindex")
 		r.command(0, "reindex", "-c", r.config())
 	case 3:
 		r.say("backfill")
 		r.begins()
+		r.starts()
 		for _, s := range r.stations {
 			s.calm()
 		}

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -67,8 +68,12 @@ type Process struct {
 	lasted time.Duration
 }
 
-// Start starts a child.
+// Start starts a child. It hears SIGHUP also where nohup started us: a process that ignores a signal hands that on, one that
+// takes it does not.
 func Start(o Options) (*Process, error) {
+	if signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // which still does not end us
+	}
 	p := &Process{cmd: exec.Command(o.Binary, o.Args...), done: make(chan struct{})}
 	p.cmd.Dir = o.Dir
 	p.cmd.Env = append([]string{
