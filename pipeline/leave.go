@@ -36,9 +36,10 @@ func (m *Mirror) leaveSink(l *link, sink *sinkRoleOf) {
 	m.leaving(l, sink, func() { l.wire.Remove(sinkRole) })
 }
 
-// leaving lets sink hear its answers, ends it, and commits its ledger. Apply is under way, and has waited for a sink that
-// left the same relay before.
+// leaving stops sink's sending at once; later it has heard its answers, is ended, and its ledger committed. Apply is under way,
+// and has waited for a sink that left the same relay before.
 func (m *Mirror) leaving(l *link, sink *sinkRoleOf, end func()) {
+	sink.Halt()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var s *stage

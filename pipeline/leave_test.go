@@ -54,6 +54,37 @@ func TestRemovedSinkReturns(t *testing.T) {
 	}
 }
 
+// Once a reload without a sink is answered, nothing is begun to be sent to it.
+func TestRemovedSinkIsSentNothingMore(t *testing.T) {
+	a := relaytest.New(t, relaytest.Script{Events: notes(1, 1500), Cap: 500})
+	sink := relaytest.New(t, relaytest.Script{})
+	with := testConfig(t, []*relaytest.Relay{a}, []*relaytest.Relay{sink})
+	without := *with
+	without.Sinks = nil
+	r := begin(t, with, Options{})
+	for range 10 {
+		before := len(sink.Got("EVENT"))
+		sink.Wait("some more", func() bool { return len(sink.Got("EVENT")) >= min(before+30, 1500) })
+		_, leaves := r.m.link(sink.URL).roles()
+		if err := r.m.Apply(&without); err != nil {
+			t.Fatal(err)
+		}
+		answered := leaves.Status().Session.Sent
+		r.eventually("the sink has left", func(report.Status) bool { return r.m.waitingToLeave() == 0 })
+		if n := leaves.Status().Session.Sent; n != answered {
+			t.Fatalf("%d events were sent after the answer", n-answered)
+		}
+		if err := r.m.Apply(with); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.eventually("nothing is pending", settled)
+	r.stop()
+	if n := len(sink.Stored()); n != 1500 {
+		t.Errorf("the sink has %d events, want all 1,500", n)
+	}
+}
+
 // lateAnswers holds back what a relay has to say to EVENT, until answer.
 type lateAnswers struct {
 	mu   sync.Mutex

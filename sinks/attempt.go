@@ -440,6 +440,10 @@ func (a *attempt) send(ctx context.Context) error {
 	s, d := a.s, a.hand
 	now := s.now()
 	s.mu.Lock()
+	if s.draining { // since look
+		s.mu.Unlock()
+		return nil
+	}
 	other := a.sent[d.id]
 	switch {
 	case other == nil:

@@ -127,6 +127,10 @@ func (a *attempt) sendControl(ctx context.Context, not uint64) error {
 	}
 	d := &delivery{item: item{mark: at}, id: rec.Event.ID, frame: frame(&rec)}
 	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		return nil // who asked looks again
+	}
 	if a.sent[d.id] != nil {
 		s.mu.Unlock()
 		return errNoControl // it is itself among the unanswered

@@ -223,12 +223,17 @@ func (s *Sink) Settled(ctx context.Context, ordinal uint64) error {
 	}
 }
 
-// Drain stops sending and waits until every event that was sent is answered, the session has ended, or ctx ends.
-func (s *Sink) Drain(ctx context.Context) error {
+// Halt stops sending for good: what is not on its way when Halt returns is not sent by this Sink any more.
+func (s *Sink) Halt() {
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
 	s.nudge()
+}
+
+// Drain is Halt, and waits until every event that was sent is answered, the session has ended, or ctx ends.
+func (s *Sink) Drain(ctx context.Context) error {
+	s.Halt()
 	for {
 		s.mu.Lock()
 		done, idle := !s.serving || s.inFlight == 0, s.idle
