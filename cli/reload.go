@@ -73,11 +73,10 @@ func newReloader(h *host, cfg *config.Config) *reloader {
 	return &reloader{h: h, hup: make(chan os.Signal, 1), poke: make(chan struct{}, 1), cfg: cfg, since: h.now()}
 }
 
-// listen takes SIGHUP from here on, which would end the process. nohup's wish to ignore it is heeded.
+// listen takes SIGHUP from here on, which would end the process. Also under nohup, which ignores it: a hangup still ends
+// nothing, and who sends one for a reload is not ignored in silence.
 func (r *reloader) listen() (stop func()) {
-	if !signal.Ignored(syscall.SIGHUP) {
-		signal.Notify(r.hup, syscall.SIGHUP)
-	}
+	signal.Notify(r.hup, syscall.SIGHUP)
 	return func() { signal.Stop(r.hup) }
 }
 

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -150,4 +153,22 @@ func TestWatchedRefusals(t *testing.T) {
 			t.Errorf("problems: %q, want that it is refused: %s", s.Problems, c.text)
 		}
 	}
+}
+
+// TestHangupUnderNohup: a process that was started with SIGHUP ignored reloads at one all the same.
+func TestHangupUnderNohup(t *testing.T) {
+	signal.Ignore(syscall.SIGHUP)
+	defer signal.Reset(syscall.SIGHUP)
+	cfg := config.Defaults()
+	r := newHost(cfg, newLogs(io.Discard, false, cfg.Log), "test", time.Now).reloader
+	stop := r.listen()
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-r.hup:
+	case <-time.After(20 * time.Second):
+		t.Error("no reload within 20 s of a SIGHUP")
+	}
+	stop()
 }
