@@ -53,7 +53,7 @@ func TestExplainAndRetry(t *testing.T) {
 		case e.Kind == 7:
 			return "blocked: no reactions here"
 		case e.Kind == 1 && e.ID[0] < '2':
-			return "invalid: created_at too early"
+			return "invalid: its id begins too low"
 		}
 		return ""
 	}})
@@ -78,6 +78,9 @@ func TestExplainAndRetry(t *testing.T) {
 	if blocked == 0 || invalid == 0 {
 		t.Fatalf("refused: %v, want some of each", k.RejectedBy)
 	}
+	if k.Rejected != blocked+invalid {
+		t.Fatalf("refused: %v, want these two reasons and no other", k.RejectedBy)
+	}
 	of := func(f func(*nostr.Event) bool) *nostr.Event {
 		t.Helper()
 		for _, e := range real {
@@ -88,13 +91,13 @@ func TestExplainAndRetry(t *testing.T) {
 		t.Fatal("the corpus has no such event")
 		return nil
 	}
-	like, early := of(kinds(7)), of(func(e *nostr.Event) bool { return e.Kind == 1 && e.ID[0] < '2' })
+	like, low := of(kinds(7)), of(func(e *nostr.Event) bool { return e.Kind == 1 && e.ID[0] < '2' })
 	fine := of(func(e *nostr.Event) bool { return e.Kind == 1 && e.ID[0] >= '2' })
 	note, err := nip19.EncodeNote(like.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nevent, err := nip19.EncodeEvent(early.ID, []string{from.URL()}, early.PubKey)
+	nevent, err := nip19.EncodeEvent(low.ID, []string{from.URL()}, low.PubKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +117,7 @@ func TestExplainAndRetry(t *testing.T) {
 		t.Helper()
 		says(t, 0, []string{"explain", note, "--archive", dir}, note, like.ID, "kind 7 by "+npub, "archived: "+dir+"/events_",
 			"came first from "+from.URL(), "blocked: no reactions here", "rebroadcastr retry --sink "+to.URL()+" --id "+like.ID)
-		says(t, 0, []string{"explain", "--archive", dir, "nostr:" + nevent}, early.ID, "invalid: created_at too early")
+		says(t, 0, []string{"explain", "--archive", dir, "nostr:" + nevent}, low.ID, "invalid: its id begins too low")
 		says(t, 0, []string{"explain", fine.ID, "--archive", dir}, "delivered, or it had it: answered before ")
 		s := asks[report.Story](t, 0, "explain", strings.ToUpper(like.ID), "--archive", dir)
 		if !s.Archived || len(s.Sinks) != 1 || s.Sinks[0].Fate != "rejected" || s.Sinks[0].At.IsZero() || s.Origin.Relay != from.URL() || s.Event.Kind != 7 {
@@ -173,9 +176,9 @@ func TestExplainAndRetry(t *testing.T) {
 
 	// Without a daemon.
 	open.Store(false)
-	says(t, 0, []string{"explain", early.ID, "--archive", dir}, "invalid: created_at too early")
+	says(t, 0, []string{"explain", low.ID, "--archive", dir}, "invalid: its id begins too low")
 	says(t, 0, []string{"explain", like.ID, "--archive", dir}, "no sink of the config", "settled before")
-	says(t, 0, []string{"retry", "--sink", to.URL(), "--id", early.ID, "--archive", dir}, "1 refused event is offered again: 1 invalid", "no sink of the config")
+	says(t, 0, []string{"retry", "--sink", to.URL(), "--id", low.ID, "--archive", dir}, "1 refused event is offered again: 1 invalid", "no sink of the config")
 	says(t, 0, []string{"retry", "--sink", to.URL(), "--archive", dir}, "offered again")
 	open.Store(true)
 	d = run(t, dir, relays...)
