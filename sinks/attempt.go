@@ -195,7 +195,7 @@ func (a *attempt) step(ctx context.Context) (time.Duration, error) {
 		return 0, a.send(ctx)
 	}
 	found, err := a.choose(now)
-	if err != nil || found {
+	if err != nil || found || s.ledger.Offering() {
 		return 0, err // what was found may have been settled, or may not fit
 	}
 	if d := s.ledger.NextDue().Sub(now); d < l.wait {
@@ -313,7 +313,7 @@ const dueAtOnce = 64
 func (a *attempt) refill(now time.Time) error {
 	a.s.mu.Lock()
 	defer a.s.mu.Unlock()
-	if len(a.due) > 0 || a.s.ledger.NextDue().After(now) {
+	if len(a.due) > 0 || a.s.ledger.NextDue().After(now) && !a.s.ledger.Offering() {
 		return nil
 	}
 	var err error
@@ -321,7 +321,12 @@ func (a *attempt) refill(now time.Time) error {
 		_, taken := a.taken[k]
 		return taken || a.s.poison.isAside(k.ordinal())
 	})
-	return err
+	if len(a.due) > 0 || err != nil {
+		return err
+	}
+	// Only now, so that the parked rows do not become as many as the refused ones.
+	a.s.refused.clear() // as in Retry
+	return a.s.ledger.OfferAgain(now)
 }
 
 func (a *attempt) takeDue() (it item, ok bool) {
@@ -417,7 +422,7 @@ func (a *attempt) act(it item, rec *record.Record, v decision) error {
 	case v.park > 0:
 		a.s.ledger.Later(it, a.s.now().Add(v.park), it.attempts, v.reason)
 		a.release(it)
-	case v.reject != "":
+	case v.reject != "" && !a.s.check(v.lesson):
 		a.s.ledger.Reject(it, Rejected{ID: rec.Event.ID, Prefix: v.reject, Text: v.reason, Time: a.s.now()})
 		a.release(it)
 	default:

@@ -79,6 +79,7 @@ func openLedger(db State, url string, start mark, since int64, rules string) (l 
 		return l, lost, nil
 	}
 	l.since, l.rules, l.frontier, l.committed, l.counters, l.control, l.dirty = r.Since, r.Rules, r.Frontier, r.Cursor, r.Counters, r.Control, false
+	l.offers = r.Offers
 	if l.pass = r.Pass; l.pass != (pass{}) {
 		l.passes++
 	}
@@ -220,7 +221,7 @@ func (l *ledger) Commit() error {
 
 func (l *ledger) encodeLocked() (cursor mark, value []byte) {
 	cursor = l.cursorLocked()
-	r := storedRecord{Version: recordVersion, Since: l.since, Rules: l.rules, Pass: l.pass, Cursor: cursor, Frontier: l.frontier, Counters: l.counters, Control: l.control}
+	r := storedRecord{Version: recordVersion, Since: l.since, Rules: l.rules, Pass: l.pass, Cursor: cursor, Frontier: l.frontier, Counters: l.counters, Control: l.control, Offers: l.offers}
 	for _, o := range l.open {
 		if !o.settled {
 			r.Open = appendMark(r.Open, o.mark)

@@ -31,6 +31,7 @@ type ledger struct {
 	settled   int        // settled ones within open
 	counters  Counters
 	control   *mark // an event that the sink took; nil: none
+	offers    []offer
 	dirty     bool
 	answers   int           // settled by an answer since the last snapshot: what a crash would send again
 	flying    int           // the same, in the commit that is under way

@@ -108,6 +108,14 @@ type storedRecord struct {
 	Open     []byte   `json:"open"`              // markSize bytes each, ascending
 	Control  *mark    `json:"control,omitempty"` // an event that the sink took
 	Counters Counters `json:"counters"`
+	Offers   []offer  `json:"offers,omitempty"`
+}
+
+// offer is a walk over the refused rows: those whose text begins with Text are offered again. Next is the first ordinal that it has
+// not looked at.
+type offer struct {
+	Text string `json:"text"`
+	Next uint64 `json:"next"`
 }
 
 const markSize = 8 + place.Size

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -208,9 +209,13 @@ func decodeParked(k, v []byte) (item, error) {
 // Reoffer parks again, due at due, what was refused and is taken by match, in a range of rows from the ordinal from on. It
 // returns how many by what they were counted under, and where the next range begins.
 func (l *ledger) Reoffer(from uint64, due time.Time, match func(Rejected) bool) (taken map[string]uint64, kept, next uint64, more bool, err error) {
-	// Held through the view, as in Due.
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.reofferLocked(from, due, match)
+}
+
+// reofferLocked is Reoffer under the lock that is held through the view, as in Due.
+func (l *ledger) reofferLocked(from uint64, due time.Time, match func(Rejected) bool) (taken map[string]uint64, kept, next uint64, more bool, err error) {
 	var rows []Rejected
 	err = l.db.View(func(tx *state.Tx) (err error) {
 		rows, next, more, err = rejectedFrom(tx.Bucket(append(slices.Clone(l.path), rejectedBucket)...), from)
@@ -233,6 +238,60 @@ func (l *ledger) Reoffer(from uint64, due time.Time, match func(Rejected) bool) 
 		}
 	}
 	return taken, kept, next, more, nil
+}
+
+// MustOffer has OfferAgain offer every refused row whose text begins with text, from the next Commit on also after a crash.
+func (l *ledger) MustOffer(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.offers = append(slices.DeleteFunc(l.offers, func(o offer) bool { return o.Text == text }), offer{Text: text})
+	l.dirty = true
+}
+
+// Offering says whether OfferAgain has anything to look at.
+func (l *ledger) Offering() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.offers) > 0
+}
+
+// OfferAgain looks at the next range of refused rows and parks those again, due at due, that MustOffer has named.
+func (l *ledger) OfferAgain(due time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.offers) == 0 {
+		return nil
+	}
+	o := &l.offers[0]
+	match := func(r Rejected) bool { return strings.HasPrefix(r.Text, o.Text) }
+	_, _, next, more, err := l.reofferLocked(o.Next, due, match)
+	if err != nil {
+		return err
+	}
+	if l.dirty = true; more {
+		o.Next = next
+		return nil
+	}
+	// What was refused since the last commit.
+	for _, c := range []rowChanges{l.inFlight, l.changes} {
+		for ordinal, v := range c.rejected {
+			if newer, changed := l.changes.rejected[ordinal]; changed {
+				v = newer
+			}
+			if v == nil {
+				continue
+			}
+			r, err := decodeRejected(v)
+			if err != nil {
+				return err
+			}
+			if match(r) {
+				l.restoreLocked(r, due)
+			}
+		}
+	}
+	l.offers = slices.Delete(l.offers, 0, 1)
+	return nil
 }
 
 // DueNow moves a parked row to due. Nobody may have it in hand.

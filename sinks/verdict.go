@@ -118,6 +118,13 @@ func (s *Sink) decideAlone(rec *record.Record, sess informed) (decision, error) 
 	return decision{reject: prefix, reason: text, lesson: ls}, nil
 }
 
+// check says whether an event that a limit refuses is sent all the same.
+func (s *Sink) check(ls lesson) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limits.try(ls)
+}
+
 // lateItem is an event that was parked because its OK did not come.
 type lateItem struct {
 	item
@@ -159,7 +166,10 @@ func (a *attempt) heard(id event.ID, accepted bool, text string) {
 		s.counts.Controls++
 		a.controls++
 	} else {
-		s.limits.learn(f.lesson, f.author, j, now)
+		for _, text := range s.limits.learn(f.lesson, f.author, j, now) {
+			s.ledger.MustOffer(text)
+			s.log.Info().Str("refused", text+"…").Msg("the sink took an event that it was thought to refuse: what was kept from it for that is offered")
+		}
 		a.applyLocked(f, j, text, now)
 		if a.trial {
 			s.poison.answered()
