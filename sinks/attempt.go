@@ -321,7 +321,7 @@ func (a *attempt) refill(now time.Time) error {
 		_, taken := a.taken[k]
 		return taken || a.s.poison.isAside(k.ordinal())
 	})
-	if len(a.due) > 0 || err != nil {
+	if len(a.due) > 0 || err != nil || !a.s.ledger.Offering() {
 		return err
 	}
 	// Only now, so that the parked rows do not become as many as the refused ones.

@@ -405,6 +405,25 @@ func TestRefusedAndClosed(t *testing.T) {
 	}
 }
 
+// TestRefusalsOverSessions: a relay that refuses everything is found to refuse us also when no connection lasts long enough to
+// show it.
+func TestRefusalsOverSessions(t *testing.T) {
+	r := newRig(t, relaytest.Script{OK: func(nostr.Event) relaytest.Answer { return relaytest.Reject("blocked: go away") }})
+	lines := notes(refusalsBan)
+	r.start()
+	for i := 0; i < len(lines); i += 5 {
+		r.log.add(t, record.Origin{}, lines[i:i+5]...)
+		if i+5 < len(lines) {
+			r.settled()
+			r.relay.Drop()
+		}
+	}
+	r.await("the pause", func(st Status) bool { return st.Paused != "" })
+	if n := r.sink.Status().Counters.RejectedTotal(); n != 0 {
+		t.Errorf("%d are rejected, want that all wait", n)
+	}
+}
+
 // TestRefusalsOfAWhitelistAreVerdicts: a relay that takes some events and blocks many refuses the events, not us.
 func TestRefusalsOfAWhitelistAreVerdicts(t *testing.T) {
 	r := newRig(t, relaytest.Script{OK: func(e nostr.Event) relaytest.Answer {
