@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -56,7 +57,7 @@ archive: {dir: %q}
 listen: {addr: %q}
 relay_settings: {default: {backoff: {initial: 10ms, max: 30ms}, pace: 1000/s}}
 `, urls(sources), urls(sinks), dir, addr))
-	d := &daemon{process: start(t, child.Options{Binary: built(t, buildPlain), Args: []string{"run", "-c", cfg, "--log-level", "error", "--no-progress"}}), dir: dir}
+	d := &daemon{process: start(t, child.Options{Binary: built(t, buildPlain), Args: []string{"run", "-c", cfg, "--log-level", "warn", "--no-progress"}}), dir: dir}
 	eventually(t, "the sources are there", func() error {
 		for _, r := range sources {
 			if r.Accepted() == 0 {
@@ -122,7 +123,7 @@ relay_settings: {default: {backoff: {initial: 10ms, max: 30ms}, pace: 1000/s}}
 	eventually(t, "all is archived", func() error {
 		s, err := d.ask()
 		if err == nil && s.Archive.Lines != uint64(published) {
-			err = fmt.Errorf("%d of %d", s.Archive.Lines, published)
+			err = fmt.Errorf("%d of %d; %s", s.Archive.Lines, published, asJSON(s.Sources))
 		}
 		return err
 	})
@@ -142,6 +143,15 @@ relay_settings: {default: {backoff: {initial: 10ms, max: 30ms}, pace: 1000/s}}
 		}
 	}
 	t.Logf("%s: %d events, %d reconnects", time.Since(begin).Round(time.Second), published, last.reconnects)
+}
+
+// asJSON is v for a message.
+func asJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
 
 func urls(relays []*relaytest.Relay) string {
