@@ -35,7 +35,7 @@ type Options struct {
 	Limit   int  // Once: stop after so many events of history; 0: none
 
 	CatchUpEvery time.Duration // while live; 1 h
-	Rest         time.Duration // live alone after maxCuts, before history is tried again; doubles up to CatchUpEvery; 30 s
+	Rest         time.Duration // live alone after maxCuts, before history is tried again; doubles up to CatchUpEvery; 10 s
 	Overlap      time.Duration // asked again by each catch-up; 20 min: more than the 15 that relays let created_at run ahead
 	Idle         time.Duration // silence that ends a page; 30 s
 	Backoff      relay.Backoff // between tries of a page and of a live subscription; zero: relay.DefaultSettings
@@ -92,7 +92,7 @@ func New(o Options) *Source {
 		o.CatchUpEvery = time.Hour
 	}
 	if o.Rest <= 0 {
-		o.Rest = 30 * time.Second
+		o.Rest = 10 * time.Second
 	}
 	if o.Overlap <= 0 {
 		o.Overlap = 20 * time.Minute
