@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/fiatjaf/eventstore"
 	"github.com/fiatjaf/khatru"
@@ -113,6 +114,9 @@ func (r *Relay) replace(ctx context.Context, e *nostr.Event) error {
 	defer r.replacing.Unlock()
 	return r.kept(e, r.withStore(func() error { return r.db.ReplaceEvent(ctx, e) }))
 }
+
+// deleting is over all relays: eventstore v0.16.2 counts deletions in one variable of its package, without a lock.
+var deleting sync.Mutex
 
 // withStore keeps the store open while f uses it: khatru answers messages in goroutines that outlive their connection.
 func (r *Relay) withStore(f func() error) error {

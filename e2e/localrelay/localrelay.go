@@ -148,6 +148,8 @@ func startOn(ln net.Listener, o Options) (*Relay, error) {
 	r.rl.OnDisconnect = append(r.rl.OnDisconnect, r.onDisconnect)
 	if !o.KeepAll {
 		r.rl.DeleteEvent = append(r.rl.DeleteEvent, func(ctx context.Context, e *nostr.Event) error {
+			deleting.Lock()
+			defer deleting.Unlock()
 			return r.withStore(func() error { return r.db.DeleteEvent(ctx, e) })
 		})
 	}
