@@ -86,14 +86,18 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 	}
 	most := size
 	size = max(min(most, suspect), most>>v.s.halved)
-	at := newWalk(w, size, sure, v.s.edge)
-	at.whole = len(g.filter.IDs) > 0
-	if len(g.filter.Authors) > 0 {
-		at.authors = make(map[event.PubKey]struct{}, len(g.filter.Authors))
-		for _, key := range g.filter.Authors {
-			at.authors[key] = struct{}{}
+	begin := func() *walk {
+		at := newWalk(w, size, sure, v.s.edge)
+		at.whole = len(g.filter.IDs) > 0
+		if len(g.filter.Authors) > 0 {
+			at.authors = make(map[event.PubKey]struct{}, len(g.filter.Authors))
+			for _, key := range g.filter.Authors {
+				at.authors[key] = struct{}{}
+			}
 		}
+		return at
 	}
+	at := begin()
 	late := v.late.Load()
 	for tries := 0; ; {
 		if v.replanned() {
@@ -138,6 +142,11 @@ func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcom
 		verdict := at.took(a)
 		if at.known {
 			v.s.edge = at
+		}
+		if len(at.gaps) > 0 && at.page < most { // a second that only our own small pages could not hold
+			v.s.halved, size = 0, most
+			at = begin()
+			continue
 		}
 		if err := v.prove(g, verdict.proven, clip); err != nil {
 			return outcome{}, err

@@ -195,6 +195,20 @@ func TestAFitOfDropsIsNoHour(t *testing.T) {
 	in.until("everything", func() bool { return in.count() == len(all)+1 })
 }
 
+// A second that only the small pages of a link that was cut cannot hold is no gap: it is asked for in full ones.
+func TestASecondOnSmallPages(t *testing.T) {
+	var all []string
+	for i := range 60 {
+		all = append(all, note(1, i, now-600))
+	}
+	r := relaytest.New(t, relaytest.Script{Events: all, CloseAfter: 10})
+	in := newIntake(t)
+	start(t, r, in, openState(t), sources.Options{Rest: 20 * time.Millisecond})
+	r.Wait("more drops than are waited for", func() bool { return r.Accepted() > 12 })
+	r.Update(func(s *relaytest.Script) { s.CloseAfter = 0 })
+	in.until("the whole second", func() bool { return in.count() == len(all) })
+}
+
 // A relay that never says EOSE but goes on sending what is published would keep a page open for ever.
 func TestAPageWithoutEndEnds(t *testing.T) {
 	r := relaytest.New(t, relaytest.Script{NoEOSE: true})
