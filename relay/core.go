@@ -11,7 +11,6 @@ import (
 
 	"github.com/gorilla/websocket"
 	"github.com/rs/zerolog"
-	"golang.org/x/time/rate"
 )
 
 const (
@@ -34,7 +33,7 @@ type core struct {
 	ws       *websocket.Conn
 	wire     *wire
 	clock    *clock
-	pace     *rate.Limiter
+	pace     *pace
 	big      chan struct{} // slots for big messages, shared by all links
 	info     func() Info
 	notice   func(text string)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/time/rate"
 )
 
 // LinkOptions are what a link is made of.
@@ -36,7 +35,7 @@ type LinkOptions struct {
 type Link struct {
 	o        LinkOptions
 	settings atomic.Pointer[Settings] // in force; o.Settings is what it was made with
-	pace     *rate.Limiter
+	pace     *pace
 	board    board
 	roles    roles
 	unknown  [len(unknownReasons)]atomic.Int64
@@ -70,7 +69,7 @@ func NewLink(o LinkOptions) *Link {
 	o.Log = o.Log.With().Str("relay", o.URL).Logger()
 	l := &Link{
 		o:    o,
-		pace: rate.NewLimiter(rate.Limit(o.Settings.Pace), burst(o.Settings.Pace)),
+		pace: newPace(o.Settings.Pace),
 	}
 	l.settings.Store(&o.Settings)
 	l.roles.set = map[string]*entry{}

@@ -121,7 +121,7 @@ func (s *Session) Send(ctx context.Context, msg []byte) error { return s.core.se
 
 // Request is Send after waiting for the link's pace: for REQ and NEG-OPEN.
 func (s *Session) Request(ctx context.Context, msg []byte) error {
-	if err := s.core.pace.Wait(ctx); err != nil {
+	if err := s.core.pace.wait(ctx); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
 		}
@@ -129,6 +129,12 @@ func (s *Session) Request(ctx context.Context, msg []byte) error {
 	}
 	return s.core.send(ctx, msg)
 }
+
+// Slower says that the relay finds us too fast: the link's pace is halved, and for so long nothing is asked.
+func (s *Session) Slower(wait time.Duration) { s.core.pace.slower(wait) }
+
+// Answered says that the relay has answered a request: a pace that was halved is found again.
+func (s *Session) Answered() { s.core.pace.answer() }
 
 // Progress says that the relay has brought something, an event or an OK: it resets the link's backoff.
 func (s *Session) Progress() {

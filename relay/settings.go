@@ -5,26 +5,26 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	relayurl "rebroadcastr/relay/url"
 )
 
 // Settings of one link, from relay_settings. DefaultSettings has the defaults.
 type Settings struct {
-	Backoff     Backoff
-	TLS         TLS
-	Proxy       string  // socks5h://host:port, or empty
-	OnionProxy  string  // used for .onion hosts
-	Pace        float64 // requests (REQ, NEG-OPEN) a second
-	Negentropy  bool
-	PingEvery   time.Duration
-	PingTimeout time.Duration
-	Connect     time.Duration // dial and upgrade
-	OK          time.Duration // wait for the answer to an EVENT
-	Window      int           // events sent and unanswered
-	MaxFrame    int64         // bytes; a longer message is passed over
-	Compression bool          // offer permessage-deflate
+	Backoff    Backoff
+	TLS        TLS
+	Proxy      string  // socks5h://host:port, or empty
+	OnionProxy string  // used for .onion hosts
+	Pace       float64 // requests (REQ, NEG-OPEN) a second
+	Negentropy bool
+	// Subscriptions open at once; 0: what the relay says, at most 10.
+	Subscriptions int
+	PingEvery     time.Duration
+	PingTimeout   time.Duration
+	Connect       time.Duration // dial and upgrade
+	OK            time.Duration // wait for the answer to an EVENT
+	Window        int           // events sent and unanswered
+	MaxFrame      int64         // bytes; a longer message is passed over
+	Compression   bool          // offer permessage-deflate
 
 	// Not in the config file.
 	Pong      time.Duration // between unasked pongs while the reader waits in a handler
@@ -129,11 +129,13 @@ func (s Settings) through(to string) string {
 // ends, for the change may be what was missing.
 func (l *Link) SetSettings(s Settings) {
 	s = s.filled()
-	if old := l.settings.Swap(&s); *old == s {
+	old := l.settings.Swap(&s)
+	if *old == s {
 		return
 	}
-	l.pace.SetLimit(rate.Limit(s.Pace))
-	l.pace.SetBurst(burst(s.Pace))
+	if s.Pace != old.Pace {
+		l.pace.change(s.Pace)
+	}
 	l.board.change(func(st *LinkStatus) { st.Insecure = s.TLS.InsecureSkipVerify })
 	l.roles.hasten()
 }

@@ -70,7 +70,8 @@ func BenchmarkCopy(b *testing.B) {
 			frame := []byte(`["EVENT","` + sub + `",` + ev + `]`)
 			s := New(Options{Door: NewDoor("", nil), Intake: seen{index: x}, Log: zerolog.Nop()})
 			v := &visit{s: s, ctx: b.Context(), cancel: func(err error) { b.Fatal(err) }, sess: progress{}}
-			v.page.Store(newPage("page-1", record.Page, newWalk(window{0, openEnd}, 500, false, nil), openEnd, 0))
+			w := newWalk(event.Filter{}, window{0, openEnd}, newManners(500, false))
+			v.open.add(newPage(1, record.Page, w, w.next(500), openEnd, 0))
 			b.ReportAllocs()
 			for b.Loop() {
 				v.event(frame)

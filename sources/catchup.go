@@ -72,23 +72,21 @@ func (v *visit) catchUpOn(list []atom, from int64, has map[atomKey]windows, star
 			missing = append(missing, a)
 		}
 	}
-	whole = true
+	var tasks []*task
 	for _, g := range v.parts(missing, func(a atom) string { return string(a.missing.encode()) }) {
 		for _, w := range g.atoms[0].missing {
-			out, err := v.walk(g, w, record.CatchUp, start)
-			if err != nil {
-				return false, err
-			}
-			v.reached(g, windows{w}) // also where it could not be proven
-			whole = whole && out.asked
-			for _, gap := range out.gaps {
-				v.s.gap(g.filter, window{gap, gap}, out.reason)
-			}
-			if !out.asked {
-				v.s.gap(g.filter, w, out.reason)
-				v.log.Warn().Str("relay", v.s.o.URL).Str("reason", out.reason).Msg("catch-up incomplete: asked again in an hour or at the next session")
-			}
+			tasks = append(tasks, &task{group: g, window: w})
 		}
+	}
+	whole = true
+	c := v.crew(record.CatchUp, start, tasks)
+	c.done = func(t *task, out outcome) {
+		v.reached(t.group, windows{t.window}) // also where it could not be proven
+		whole = whole && out.asked
+		v.fellShort(t, out, "catch-up incomplete: asked again in an hour or at the next session")
+	}
+	if err := c.run(); err != nil {
+		return false, err
 	}
 	return whole, nil
 }

@@ -1,10 +1,10 @@
 package sources
 
 import (
+	"context"
 	"fmt"
 	"time"
 
-	"rebroadcastr/event"
 	"rebroadcastr/record"
 	"rebroadcastr/relay"
 )
@@ -13,7 +13,7 @@ import (
 type outcome struct {
 	complete Completeness
 	reason   string
-	gaps     []int64
+	gaps     []hole
 	asked    bool // to the end, by complete pages, whatever that proved
 	limited  bool // --limit
 }
@@ -44,125 +44,53 @@ func (v *visit) history(top int64) error {
 		}
 	}
 	groups := v.parts(list, func(a atom) string { return string(a.missing.encode()) })
-	walks := 0
-	for _, g := range groups {
-		walks += len(g.atoms[0].missing)
-	}
-	v.s.plan(walks)
-	v.s.proven(v.plan.atoms, v.view)
+	var tasks []*task
 	for _, g := range groups {
 		for _, w := range g.atoms[0].missing {
-			out, err := v.walk(g, w, record.Page, start)
-			if err != nil {
-				return err
-			}
-			v.s.conclude(out)
-			for _, gap := range out.gaps {
-				v.s.gap(g.filter, window{gap, gap}, out.reason)
-			}
-			if out.limited {
-				return nil
-			}
-			if !out.asked {
-				v.s.gap(g.filter, w, out.reason)
-				v.log.Warn().Str("relay", v.s.o.URL).Str("reason", out.reason).Msg("history incomplete")
-			}
+			tasks = append(tasks, &task{group: g, window: w})
 		}
 	}
-	return nil
+	v.s.plan(len(tasks))
+	v.s.proven(v.plan.atoms, v.view)
+	limited := false
+	c := v.crew(record.Page, start, tasks)
+	c.done = func(t *task, out outcome) {
+		v.s.conclude(out)
+		v.fellShort(t, out, "history incomplete")
+		if limited = limited || out.limited; limited {
+			c.waiting = nil
+		}
+	}
+	return c.run()
+}
+
+// fellShort notes what a walk could not get.
+func (v *visit) fellShort(t *task, out outcome, what string) {
+	for _, h := range out.gaps {
+		v.s.gap(h.filter, window{h.at, h.at}, out.reason)
+	}
+	if !out.asked {
+		v.s.gap(t.group.filter, t.window, out.reason)
+		v.log.Warn().Str("relay", v.s.o.URL).Str("reason", out.reason).Msg(what)
+	}
 }
 
 // growAfter well-filled pages in one session a page that was halved is doubled again.
 const growAfter = 8
 
-// walk pages through one window. An error ends the visit; what the relay did wrong is in the outcome. start is when the
-// asking began: younger than that less the overlap is never proven, because events arrive late.
-func (v *visit) walk(g group, w window, how record.How, start time.Time) (outcome, error) {
-	clip := start.Add(-v.s.o.Overlap).Unix()
-	limits := v.sess.Info().Limits
-	size, sure := maxPage, limits.MaxLimit > 0
-	if sure {
-		size = min(size, limits.MaxLimit)
+// manners are what is known of this relay, begun anew when its NIP-11 document says something else.
+func (v *visit) manners() *manners {
+	size, limit := maxPage, v.sess.Info().Limits.MaxLimit
+	if limit > 0 {
+		size = min(size, limit)
 	}
-	most := size
-	size = max(min(most, suspect), most>>v.s.halved)
-	begin := func() *walk {
-		at := newWalk(w, size, sure, v.s.edge)
-		at.whole = len(g.filter.IDs) > 0
-		if len(g.filter.Authors) > 0 {
-			at.authors = make(map[event.PubKey]struct{}, len(g.filter.Authors))
-			for _, key := range g.filter.Authors {
-				at.authors[key] = struct{}{}
-			}
-		}
-		return at
-	}
-	at := begin()
-	late := v.late.Load()
-	for tries := 0; ; {
-		if v.replanned() {
-			return outcome{}, errReplanned
-		}
-		if how == record.Page && v.due() {
-			if err := v.catchUp(); err != nil {
-				return outcome{}, err
-			}
-			v.s.phase(Backfill)
-		}
-		asked, limited := v.s.most(at, size)
-		if limited && v.s.limit <= 0 { // spent in an earlier session; a page of none would look like the end
-			return v.s.enough(), nil
-		}
-		p, e, err := v.ask(g, at, how, asked)
-		if err != nil {
-			return outcome{}, err
-		}
-		a, outside := p.result()
-		v.s.paged(a, outside)
-		at.late = at.late || v.late.Load()-late > maxLate
-		if !e.eose && !(at.whole && len(a.ids) >= len(g.atoms)) {
-			out, again, err := v.refused(g, e, tries)
-			if err != nil || !again {
-				return out, err
-			}
-			tries++
-			continue
-		}
-		tries = 0
-		v.sess.Progress()
-		if at.whole && limited && asked < len(g.atoms) {
-			v.s.spend(len(a.ids))
-			return v.s.enough(), nil
-		}
-		if 2*a.n >= size {
-			if v.whole++; v.whole%growAfter == 0 && v.s.halved > 0 {
-				v.s.halved--
-			}
-		}
-		verdict := at.took(a)
-		if at.known {
-			v.s.edge = at
-		}
-		if len(at.gaps) > 0 && at.page < most { // a second that only our own small pages could not hold
-			v.s.halved, size = 0, most
-			at = begin()
-			continue
-		}
-		if err := v.prove(g, verdict.proven, clip); err != nil {
-			return outcome{}, err
-		}
-		if how == record.CatchUp {
-			v.reached(g, verdict.proven)
-		}
-		size = max(min(most, suspect), most>>v.s.halved)
-		at.page = size
-		if verdict.done {
-			return outcome{complete: verdict.complete, reason: verdict.reason, gaps: at.gaps, asked: verdict.complete != No || len(at.gaps) > 0}, nil
-		}
-		if limited && v.s.spend(at.fresh) {
-			return v.s.enough(), nil
+	if m := v.s.manners; m == nil || m.first != size || limit > 0 != m.said {
+		v.s.manners = newManners(size, limit > 0)
+		if m != nil {
+			v.s.manners.edge, v.s.manners.known, v.s.manners.steps = m.edge, m.known, m.steps
 		}
 	}
+	return v.s.manners
 }
 
 // most is how many atoms one request may have.
@@ -193,27 +121,24 @@ func (v *visit) parts(list []atom, mark func(atom) string) []group {
 }
 
 // ask sends one request and waits for its end.
-func (v *visit) ask(g group, at *walk, how record.How, most int) (*page, pageEnd, error) {
-	v.s.pages++
-	recent := v.s.o.Now().Add(-v.s.o.Overlap).Unix()
-	p := newPage(fmt.Sprintf("%s%d", pagePrefix, v.s.pages), how, at, recent, v.sess.Stalled())
-	f := g.filter
-	f.Since, f.Until = p.since, p.asked
-	p.authors = at.authors
-	v.page.Store(p)
-	if err := v.req(v.ctx, p.sub, f, most); err != nil {
-		return nil, pageEnd{}, err
+func (v *visit) ask(ctx context.Context, p *page, r request) (pageEnd, error) {
+	f := r.filter
+	f.Since, f.Until = r.since, r.until
+	v.open.add(p)
+	defer func() { v.open.remove(p, v.sess.Stalled()) }()
+	if err := v.req(ctx, p.sub, f, r.limit); err != nil {
+		return pageEnd{}, err
 	}
 	p.started(v.sess.Stalled())
-	e, err := v.await(v.ctx, p)
-	if err != nil {
-		return nil, pageEnd{}, err
+	e, err := v.await(ctx, p)
+	if left := v.close(v.ctx, p.sub); err == nil {
+		err = left
 	}
-	return p, e, v.close(v.ctx, p.sub)
+	return e, err
 }
 
-// refused decides about a page that did not come to its EOSE.
-func (v *visit) refused(g group, e pageEnd, tries int) (out outcome, again bool, err error) {
+// refused decides about a page that did not come to its EOSE; again: it is asked for once more, after a wait.
+func (v *visit) refused(t *task, e pageEnd) (out outcome, again bool, wait time.Duration, err error) {
 	out = outcome{complete: No, reason: e.reason}
 	var wanted time.Duration
 	if e.closed {
@@ -221,20 +146,24 @@ func (v *visit) refused(g group, e pageEnd, tries int) (out outcome, again bool,
 		j := relay.ClassifyClosed(e.reason)
 		switch {
 		case j.Verdict == relay.Paused:
-			return out, false, &relay.Pause{For: probe, Reason: e.reason}
-		case j.Verdict == relay.Narrow && v.s.narrower(len(g.atoms)):
-			return out, false, smaller()
+			return out, false, 0, &relay.Pause{For: probe, Reason: e.reason}
+		case j.Verdict == relay.Narrow && v.s.narrower(len(t.group.atoms)):
+			return out, false, 0, smaller()
 		case j.Verdict == relay.Narrow:
-			return out, false, nil
+			return out, false, 0, nil
+		case j.Cause == relay.CauseTooManyREQ:
+			v.s.fewer()
+		case j.Verdict == relay.Slower:
+			v.sess.Slower(j.Wait)
 		}
 		wanted = j.Wait
 	}
-	if tries+1 >= maxTries {
+	if t.tries+1 >= maxTries {
 		out.reason = fmt.Sprintf("%d tries: %s", maxTries, out.reason)
-		return out, false, nil
+		return out, false, 0, nil
 	}
 	v.s.note(out.reason)
-	return out, true, sleep(v.ctx, v.s.wait(tries, wanted))
+	return out, true, v.s.wait(t.tries, wanted), nil
 }
 
 // prove takes windows into this visit's view, and to the state once what they stand for is on disk.

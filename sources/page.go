@@ -21,7 +21,9 @@ const (
 
 // page is one request for history and what came of it.
 type page struct {
+	number   int // of the source's
 	sub      string
+	aside    bool // what comes is counted and left out
 	how      record.How
 	since    int64
 	authors  map[event.PubKey]struct{} // asked for; nil: any
@@ -52,9 +54,12 @@ type pageEnd struct {
 	reason string
 }
 
-func newPage(sub string, how record.How, w *walk, recent int64, stalled time.Duration) *page {
-	p := &page{sub: sub, how: how, until: w.until, recent: recent, finished: make(chan struct{}), prev: openEnd, heard: time.Now(), stalled: stalled, begun: time.Now(), before: stalled}
-	p.since, p.asked = w.request()
+func newPage(number int, how record.How, w *walk, r request, recent int64, stalled time.Duration) *page {
+	p := &page{number: number, sub: fmt.Sprintf("%s%d", pagePrefix, number), how: how, since: r.since, asked: r.until, until: r.to, recent: recent,
+		aside: r.step == stepProbe, finished: make(chan struct{}), prev: openEnd, heard: time.Now(), stalled: stalled, begun: time.Now(), before: stalled}
+	if !p.aside {
+		p.authors = w.authors
+	}
 	p.answer.ids, p.answer.strange = make(map[event.ID]struct{}), openEnd
 	return p
 }
@@ -116,6 +121,14 @@ func (p *page) event(id event.ID, at int64, readable, stranger bool, stalled tim
 	return false
 }
 
+// counted takes an event of a page whose events are left out.
+func (p *page) counted(stalled time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.heard, p.stalled = time.Now(), stalled
+	p.answer.n++
+}
+
 func (p *page) end(e pageEnd) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -128,17 +141,20 @@ func (p *page) end(e pageEnd) {
 	close(p.finished)
 }
 
-// noticed remembers a NOTICE that may stand for this page's EOSE: some relays refuse a REQ so.
-func (p *page) noticed(text string) {
+// noticed remembers a NOTICE that may stand for this page's EOSE: some relays refuse a REQ so. false: it cannot.
+func (p *page) noticed(text string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.isEnded && p.answer.n == 0 && p.answer.unread == 0 && p.outside == 0 {
-		p.complaint = text
+	if p.isEnded || p.complaint != "" || p.answer.n > 0 || p.answer.unread > 0 || p.outside > 0 {
+		return false
 	}
+	p.complaint = text
+	return true
 }
 
-// silent says how long to wait before the page counts as ended by silence; 0: now.
-func (p *page) silent(idle, stalled time.Duration) (left time.Duration, complaint string) {
+// silent says how long to wait before the page counts as ended by silence; 0: now. heard is when an event came for a page
+// that was asked for earlier: a relay may answer one after the other.
+func (p *page) silent(idle, stalled time.Duration, heard time.Time, stalledThen time.Duration) (left time.Duration, complaint string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if whole := longest * idle; time.Since(p.begun)-(stalled-p.before) > whole {
@@ -147,16 +163,27 @@ func (p *page) silent(idle, stalled time.Duration) (left time.Duration, complain
 	if p.complaint != "" {
 		idle /= 10
 	}
+	if heard.Before(p.heard) || p.complaint != "" {
+		heard, stalledThen = p.heard, p.stalled
+	}
 	// While the reader waits for our own stages, the relay's clock stands still.
-	quiet := time.Since(p.heard) - (stalled - p.stalled)
+	quiet := time.Since(heard) - (stalled - stalledThen)
 	return idle - quiet, p.complaint
+}
+
+// lastHeard is when something came for the page.
+func (p *page) lastHeard() (time.Time, time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.heard, p.stalled
 }
 
 // await waits for the page's end.
 func (v *visit) await(ctx context.Context, p *page) (pageEnd, error) {
 	tick := v.s.o.Idle / 20
 	for {
-		left, complaint := p.silent(v.s.o.Idle, v.sess.Stalled())
+		heard, then := v.open.heard(p)
+		left, complaint := p.silent(v.s.o.Idle, v.sess.Stalled(), heard, then)
 		if left <= 0 {
 			e := pageEnd{reason: fmt.Sprintf("silent for %s", v.s.o.Idle)}
 			if complaint != "" {
@@ -182,14 +209,14 @@ func (v *visit) lingers(ctx context.Context, p *page) error {
 	p.mu.Lock()
 	empty := p.ended.eose && p.empty && !p.answer.finish
 	p.mu.Unlock()
-	if !empty || v.honest {
+	if !empty || v.honest.Load() {
 		return nil
 	}
 	if err := sleep(ctx, linger); err != nil {
 		return err
 	}
 	p.mu.Lock()
-	v.honest = p.answer.n == 0
+	v.honest.Store(p.answer.n == 0)
 	p.mu.Unlock()
 	return nil
 }

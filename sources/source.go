@@ -49,8 +49,9 @@ const (
 	maxIDs     = 100 // of one request; so few fit on one page of any relay
 	// A request's size in bytes, where a relay says what it takes: 64 hex digits and punctuation an author, the rest once.
 	roomForValue, roomForRest = 67, 1 << 10
-	maxTries                  = 8 // of a page in a row, then its walk is given up until the next session
-	maxCuts                   = 8 // sessions in a row that the relay ended in the middle and that brought no proof, then one rests from history
+	leastPage                 = 20 // events, however often a connection was cut
+	maxTries                  = 8  // of a page in a row, then its walk is given up until the next session
+	maxCuts                   = 8  // sessions in a row that the relay ended in the middle and that brought no proof, then one rests from history
 	// probe is how often a relay that wants login or money is asked again.
 	probe = 24 * time.Hour
 )
@@ -65,6 +66,7 @@ type Source struct {
 
 	backoff   atomic.Pointer[relay.Backoff]
 	chunk     atomic.Int64 // most atoms of one request; halved when a relay finds that too wide
+	fewest    atomic.Int64 // pages at once that the relay takes, as far as it has complained; 0: it has not
 	liveLimit atomic.Int64 // 0, or 1 where 0 is disliked
 	lastEvent atomic.Int64 // unix ns
 	garbage   garbage
@@ -75,7 +77,7 @@ type Source struct {
 
 	// Serve only, from here on.
 	limit   int                 // what is left of Options.Limit
-	edge    *walk               // the last walk that knows whether this relay's until is inclusive
+	manners *manners            // of the relay
 	pages   int                 // so far; a number is used once, for an answer to an earlier visit may still be on its way on this socket
 	mine    map[atomKey]windows // proven by this process, up to oldClip
 	oldClip int64

@@ -318,8 +318,8 @@ func TestBackfillOfACappedRelay(t *testing.T) {
 		t.Errorf("phase %q, want %q", st.Phase, sources.Done)
 	}
 	for _, f := range requests(t, r, "page-") {
-		if f.Limit != 500 {
-			t.Errorf("a page asked for %d events, want 500", f.Limit)
+		if f.Limit != 500 && f.Limit != 400 { // eventstore would give 400, if this were one
+			t.Errorf("a page asked for %d events, want 500 or four times what comes", f.Limit)
 		}
 	}
 	if got := len(requests(t, r, "live-")); got != 0 {
@@ -432,7 +432,7 @@ func TestHowPagesEnd(t *testing.T) {
 		{"garbage between", relaytest.Script{Cap: 25, Between: []string{"]", `["EVENT"]`, `["EVENT","page-1",{"id":""}]`, `[]`, `["EVENT","page-1",7]`, `["X",1]`}},
 			0, sources.Yes, "", 60},
 		{"forged copies first, on every page", relaytest.Script{Cap: 25, First: []string{relaytest.Forged(all[3]), relaytest.BadSig(all[5]), relaytest.EscapedID(all[50])}},
-			0, sources.No, "ignores until", 60},
+			0, sources.Unknown, "sends what was not asked for", 60},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			times = 0

@@ -109,6 +109,13 @@ func (s *Source) plan(walks int) {
 	}
 }
 
+// moreWalks books what was split off.
+func (s *Source) moreWalks(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.st.Walks += n
+}
+
 // conclude books a walk's end. The worst of all walks is the whole's; Yes only after the last one.
 func (s *Source) conclude(out outcome) {
 	s.mu.Lock()

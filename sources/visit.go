@@ -31,6 +31,9 @@ type session interface {
 	Send(ctx context.Context, msg []byte) error
 	Request(ctx context.Context, msg []byte) error
 	Progress()
+	Slower(wait time.Duration)
+	Answered()
+	Settings() relay.Settings
 	Stalled() time.Duration
 	Info() relay.Info
 	Err() error
@@ -45,10 +48,10 @@ type visit struct {
 	cancel context.CancelCauseFunc
 	log    zerolog.Logger
 
-	page   atomic.Pointer[page] // under way, or the last one
-	late   atomic.Int64         // old events after their page's EOSE
-	frames int                  // reader only
-	began  int64                // unix seconds
+	open   openPages
+	late   atomic.Int64 // old events after their page's EOSE
+	frames int          // reader only
+	began  int64        // unix seconds
 
 	signals    chan signal   // to keepLive
 	stands     atomic.Uint64 // number of the last plan whose live subscriptions have all answered, or had their time
@@ -65,7 +68,7 @@ type visit struct {
 	goesOn bool                // run only: the catch-up under way is one that an earlier session began
 	whole  int                 // run only: complete pages, half full at least
 	walked map[atomKey]windows // run only: asked for by this visit's catch-up
-	honest bool                // run only: an empty page has stayed empty after its EOSE
+	honest atomic.Bool         // an empty page has stayed empty after its EOSE
 	saver  saver
 }
 
@@ -97,15 +100,19 @@ func (v *visit) event(frame []byte) {
 	var p *page
 	if bytes.HasPrefix(sub, []byte(livePrefix)) {
 		f.Live, f.How = true, record.Live
-	} else if at := v.page.Load(); at != nil && string(sub) == at.sub {
-		p, f.How = at, at.how
+	} else if p = v.open.of(sub); p != nil {
+		f.How = p.how
+	}
+	if p != nil && p.aside {
+		p.counted(v.sess.Stalled())
+		return
 	}
 
 	f.Door.Tally.Received.Add(1)
 	if err := v.s.o.Intake.Offer(v.ctx, f); err != nil {
 		f.Door.Tally.Received.Add(-1)
-		if at := v.page.Load(); at != nil {
-			at.end(pageEnd{reason: "interrupted"}) // its EOSE may be the next message, and must prove nothing now
+		for _, p := range v.open.all() {
+			p.end(pageEnd{reason: "interrupted"}) // its EOSE may be the next message, and must prove nothing now
 		}
 		v.cancel(fmt.Errorf("hand over an event of %s: %w", v.s.o.URL, err))
 		return
@@ -154,7 +161,7 @@ func slowly(raw []byte) (id event.ID, at int64, ok bool) {
 }
 
 func (v *visit) eose(sub, hint string) {
-	if p := v.page.Load(); p != nil && p.sub == sub {
+	if p := v.open.of([]byte(sub)); p != nil {
 		p.end(pageEnd{eose: true, hint: hint})
 		return
 	}
@@ -165,7 +172,7 @@ func (v *visit) closed(sub, reason string) {
 	v.mu.Lock()
 	delete(v.asked, sub)
 	v.mu.Unlock()
-	if p := v.page.Load(); p != nil && p.sub == sub {
+	if p := v.open.of([]byte(sub)); p != nil {
 		p.end(pageEnd{closed: true, reason: reason})
 		return
 	}
@@ -174,14 +181,14 @@ func (v *visit) closed(sub, reason string) {
 
 // tooBig notes that a message was left out, which may have been an event of the page.
 func (v *visit) tooBig() {
-	if p := v.page.Load(); p != nil {
+	for _, p := range v.open.all() { // any of them
 		p.tooBig(v.sess.Stalled())
 	}
 }
 
 func (v *visit) notice(text string) {
-	if p := v.page.Load(); p != nil {
-		p.noticed(text)
+	if v.open.noticed(text) && relay.TooManyREQ(text) {
+		v.s.fewer()
 	}
 	v.tell(signal{notice: true, reason: text})
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"rebroadcastr/event"
 	"rebroadcastr/record"
 	"rebroadcastr/relaytest"
 )
@@ -19,8 +20,9 @@ func TestAPageWithALostEventIsNotComplete(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := New(Options{Door: NewDoor("", nil), Intake: refusing{}})
 	v := &visit{s: s, ctx: ctx, cancel: cancel, sess: progress{}}
-	p := newPage("page-1", record.Page, newWalk(window{0, openEnd}, 500, false, nil), 0, 0)
-	v.page.Store(p)
+	w := newWalk(event.Filter{}, window{0, openEnd}, newManners(500, false))
+	p := newPage(1, record.Page, w, w.next(500), 0, 0)
+	v.open.add(p)
 	v.event([]byte(`["EVENT","page-1",` + relaytest.Sign(relaytest.Key(1), 1, 1_700_000_000, nil, "lost") + `]`))
 	v.eose("page-1", "finish")
 	select {

@@ -6,260 +6,345 @@ import (
 	"rebroadcastr/event"
 )
 
-const (
-	// openEnd stands for a window without an upper end: its first page has no until, because events dated in the
-	// future exist.
-	openEnd = math.MaxInt64
-	// suspect is the size from which a page of one second that brought nothing new is taken for a second that holds
-	// more events than the relay gives at once.
-	suspect = 20
-	// maxRepeated bounds the ids that are remembered of a page, and while until stands still: 1 MiB or so.
-	maxRepeated = 20_000
-	// maxLate old events after a page's EOSE are somebody publishing old events just then; more are a relay whose EOSE
-	// comes too early.
-	maxLate = 3
-)
+// openEnd stands for a window without an upper end: its first page has no until, because events dated in the
+// future exist.
+const openEnd = math.MaxInt64
 
-// answer is a complete page: its EOSE came.
-type answer struct {
-	n              int   // in-window events, with repetitions
-	oldest, newest int64 // of them
-	atOldest       int   // of them
-	final          int64 // created_at of the one that came last
-	ids            map[event.ID]struct{}
-	many           bool  // more than ids holds
-	atUntil        int   // of them, dated exactly until
-	above, below   int   // dated after the window, before it
-	strangers      int   // in the window, but of authors that were not asked for: counted nowhere else
-	strange        int64 // created_at of the oldest of them
-	stray          bool  // one of theirs is dated after the window
-	tooBig         int   // messages above max_frame, left out
-	unread         int   // no id or created_at could be found
-	disordered     bool  // not newest first
-	finish         bool  // NIP-67: there is no more
+// maxLate old events after a page's EOSE are somebody publishing old events just then; more are a relay whose EOSE
+// comes too early.
+const maxLate = 3
+
+// walk asks for one window. It does no I/O: next says what to ask, took digests a complete page. A page that was not
+// complete changes nothing. It pages newest first as long as the relay does; where that does not hold, it halves windows
+// (bisect.go). A second that a page may have been cut off in is looked at on its own (second.go).
+type walk struct {
+	m       *manners
+	filter  event.Filter
+	lo      int64
+	authors map[event.PubKey]struct{} // asked for; nil: any
+	whole   bool                      // ids are asked for: all that match fit on one page
+	apart   bool                      // a full page for several authors says nothing of what is older or newer
+	asked   request                   // the last
+
+	until    int64
+	echo     bool // the next page must repeat an event of the page before, dated until
+	last     map[event.ID]struct{}
+	lastSize int // of the page before, if it was cut off should anything new come; 0: none
+	lastMost int // that page asked for
+	fresh    int // events of the last page that the one before did not have
+	repeats  int // how many events the next page is expected to have in common with those before
+	paged    bool
+	span     int64     // seconds that the last page reached back
+	top      int64     // (until, top] has been asked
+	aside    *second   // just above until, and to be decided on by what the next page brings
+	second   *second   // looked at now
+	stack    []node    // windows to halve, the next one last
+	waiting  []*second // looked at in the end, when more is known of the relay
+
+	proved  windows // by the page that took digests
+	tooBig  bool
+	late    bool // set from outside: old events come after EOSE, so none of the relay's EOSEs says anything
+	strays  bool // events after the window came
+	ignores bool // pages of nothing but such events came
+	unread  bool // pages of nothing but unreadable events came
+	split   bool // to be asked for author by author
+	gaps    []hole
 }
 
-// walk pages through one window, newest first. It does no I/O:
-// request says what to ask, took digests a complete page. A page that was not complete changes nothing.
-type walk struct {
-	lo      int64
-	page    int                       // most events of a page
-	authors map[event.PubKey]struct{} // asked for; nil: any
-	sure    bool                      // the relay says that it gives as many as page
-	whole   bool                      // ids are asked for: all that match fit on one page
-	until   int64
-	edge    int64 // 1: the relay's until is exclusive
-	known   bool  // edge is known
-	echo    bool  // the next page must repeat an event of the page before, dated until
-	last    map[event.ID]struct{}
-	fresh   int // events of the last page that the one before did not have
-	// repeats is how many events the next page is expected to have in common with those before.
-	repeats int
+// hole is a second of which not everything can be got.
+type hole struct {
+	at     int64
+	filter event.Filter
+}
 
-	largest    int   // page so far
-	doubt      int64 // a second that filled a page without being as full as others were; 0: none
-	doubted    int64 // the last such second that was asked for once more
-	top        int64 // (until, top] has been asked
-	disordered bool
-	strays     bool // events after the window came
-	tooBig     bool
-	late       bool    // set from outside: old events come after EOSE, so none of the relay's EOSEs says anything
-	gaps       []int64 // seconds that cannot be got whole
+// step is what the next request is for.
+type step uint8
+
+const (
+	stepPage   step = iota
+	stepCheck       // was the page cut off in that second?
+	stepProbe       // how many events does the relay give at once? The answer is no part of what is asked for
+	stepPart        // of a second
+	stepLeaf        // what cannot be split: to be reconciled, no REQ
+	stepBisect      // a window, in any order
+	stepDone
+)
+
+// request is what to ask for next.
+type request struct {
+	step         step
+	filter       event.Filter // without since and until
+	since, until int64        // both inclusive; until 0: none
+	to           int64        // until without the edge
+	limit        int
 }
 
 // verdict of a page.
 type verdict struct {
-	proven   windows // by all pages so far, back to the last gap
+	proven   windows // by this page
 	done     bool    // nothing is left to ask
 	complete Completeness
 	reason   string
 }
 
-// newWalk walks w in pages of at most page. before is an earlier walk at the same relay, or nil.
-func newWalk(w window, page int, sure bool, before *walk) *walk {
-	n := &walk{lo: w.lo, until: w.hi, top: w.hi, page: page, sure: sure}
+// newWalk walks w at the relay whose manners are m.
+func newWalk(f event.Filter, w window, m *manners) *walk {
+	f.Since, f.Until = 0, 0
+	return &walk{filter: f, lo: w.lo, until: w.hi, top: w.hi, m: m}
+}
+
+func (w *walk) step() step {
 	switch {
-	case before != nil && before.known:
-		n.edge, n.known = before.edge, true
-	case w.hi != openEnd:
-		n.edge = 1 // one second too many rather than one too few
+	case w.second != nil:
+		return w.second.step
+	case !w.paged:
+		return stepPage
+	case len(w.stack) > 0:
+		return stepBisect
 	}
-	return n
+	return stepDone
 }
 
-// request is the since and until of the next page, both inclusive; 0: none.
-func (w *walk) request() (since, until int64) {
-	if w.until == openEnd {
-		return w.lo, 0
+// edge is what is added to an until so that its second is asked for. While that is not known, the page that must
+// repeat an event tells; elsewhere it is one second too many rather than one too few.
+func (w *walk) edge() int64 {
+	switch {
+	case w.m.known:
+		return w.m.edge
+	case w.echo && w.step() == stepPage, w.step() == stepBisect && w.stack[len(w.stack)-1].echo:
+		return 0
 	}
-	return w.lo, w.until + w.edge
+	return 1
 }
 
+// next is what to ask for, at most most events of it.
+func (w *walk) next(most int) request {
+	r := request{step: w.step(), filter: w.filter, limit: min(w.m.page, most)}
+	var in window
+	switch r.step {
+	case stepPage:
+		in = window{w.lo, w.until}
+	case stepBisect:
+		in = w.stack[len(w.stack)-1].window
+	case stepCheck:
+		in = window{w.second.since, w.second.at}
+	case stepProbe:
+		r.filter, in, r.limit = event.Filter{}, window{0, openEnd}, w.second.n+1
+	case stepPart, stepLeaf:
+		r.filter, in = w.second.parts[len(w.second.parts)-1].filter, window{w.second.at, w.second.at}
+		if w.second.sure > 0 {
+			r.limit = w.second.sure
+		}
+	}
+	r.since, r.to = in.lo, in.hi
+	if in.hi != openEnd {
+		r.until = max(in.hi+w.edge(), 1) // 0 would mean none
+	}
+	w.asked = r
+	return r
+}
+
+// took digests the answer to what next said last.
 func (w *walk) took(a answer) verdict {
-	w.fresh = 0
+	w.proved, w.fresh = nil, 0
 	w.tooBig = w.tooBig || a.tooBig > 0
-	if w.whole && (a.n > 0 || a.unread == 0) {
-		w.fresh = len(a.ids)
-		return w.finish()
+	if w.asked.step != stepProbe {
+		w.strays = w.strays || a.stray || a.above > 0
 	}
-	if w.doubt != 0 && (a.n == 0 || a.oldest < w.doubt) {
-		second := w.doubt
-		w.doubt = 0
-		switch {
-		case a.n == 0:
-		case w.doubted != second: // unless they came only now, as they do while the relay is filled: asked once more
-			w.doubted, w.until, w.echo = second, second, false
-			return verdict{}
-		default: // had the relay not cut that page off, the older events would have been on it
-			w.gap(second)
-		}
+	if w.asked.step != stepLeaf {
+		w.m.saw(&a, w.asked.limit)
 	}
-	w.strays = w.strays || a.stray || a.above > 0
-	if a.above > 0 && a.n == 0 {
-		return verdict{done: true, complete: No, reason: "the relay ignores until"}
+	if a.n > 0 && a.above == 0 && w.asked.until != 0 && a.newest == w.asked.until {
+		w.m.edge, w.m.known = 0, true // no relay whose until is exclusive gives that
 	}
-	w.disordered = w.disordered || a.disordered
-	if a.n == 0 && a.strangers > 0 && !a.finish { // a relay that does not look at authors: what was asked for may be behind them
-		w.strays = true
-		w.until, w.echo = min(a.strange, w.until)-1, false
-		if w.until+w.edge < max(w.lo, 1) {
-			return w.finish()
-		}
-		return verdict{}
-	}
-	if a.n == 0 && a.unread > 0 && !a.finish {
-		return verdict{done: true, complete: No, reason: "a page of nothing but unreadable events"}
-	}
-	if w.echo && !w.known { // before what finish says: that may be of an exclusive until
-		w.known = true
-		// A relay whose until is inclusive repeats all that it has given of that second.
-		if a.atUntil == 0 || a.atUntil < w.repeats { // until is exclusive here: what is left of that second has not been asked for
-			w.edge = 1
-			return verdict{}
-		}
-	}
-	if a.n == 0 || a.finish {
-		w.fresh = a.n
-		return w.finish()
-	}
-	for id := range a.ids {
-		if _, ok := w.last[id]; !ok {
-			w.fresh++
-		}
-	}
-	if a.many { // more of them than can have been on the page before
-		w.fresh++
-	}
-	w.largest = max(w.largest, a.n+a.strangers)
-	to := a.oldest
-	if a.disordered {
-		// Events out of turn, such as copies that a relay sends first, must not make the walk jump over what lies
-		// between. Where this leads nowhere, the page's oldest is next.
-		to = a.final
-	}
-	to = min(to, w.until) // the edge's second is not below until
-	w.repeats = a.atOldest
-	if to == w.until && len(w.last) < maxRepeated {
-		// Remembered over all pages that end in this second: a relay may serve it in any order.
-		for id := range w.last {
-			a.ids[id] = struct{}{}
-		}
-		w.repeats = len(a.ids)
-	} else if to == w.until {
-		w.fresh = 0
-	}
-	w.last = a.ids
-	if !w.known {
-		w.edge = 0 // the next page's echo tells
-	}
-	if w.fresh > 0 {
-		w.until, w.echo = to, true
-		return verdict{proven: w.proven(max(to, a.oldest) + 1)} // the page may have been cut in the edge's second
-	}
-	if a.oldest < w.until && a.disordered {
-		w.until, w.echo = a.oldest, true
-		return verdict{}
-	}
-	// Nothing new: what is left lies before this second, or is hidden in it.
-	v := verdict{proven: w.proven(a.oldest + 1)}
-	switch {
-	case a.oldest != a.newest:
-	case w.full(a.n + a.strangers):
-		w.gap(a.oldest)
+	switch w.asked.step {
+	case stepPage:
+		w.tookPage(a)
+	case stepBisect:
+		w.tookBisect(a)
 	default:
-		w.doubt = a.oldest
+		w.tookSecond(a)
 	}
-	w.until, w.echo = min(a.oldest, w.until)-1, false
-	if w.until+w.edge < max(w.lo, 1) { // until 0 would mean none
-		end := w.finish()
-		end.proven = append(end.proven, v.proven...)
-		return end
-	}
-	return v
+	return w.verdict()
 }
 
-// full says whether a page of n may have been cut off.
-func (w *walk) full(n int) bool {
-	if w.sure {
-		return n >= w.page
+func (w *walk) verdict() verdict {
+	for w.step() == stepDone && len(w.waiting) > 0 {
+		s := w.waiting[len(w.waiting)-1]
+		w.waiting = w.waiting[:len(w.waiting)-1]
+		w.look(s)
 	}
-	return 2*n >= w.largest && n >= suspect // half: some relays count bytes, and a page is not as long as the next
-}
-
-// gap notes a second that cannot be got whole. What is older is proven apart from what is newer.
-func (w *walk) gap(at int64) {
-	w.gaps = append(w.gaps, at)
-	w.top = at - 1
-}
-
-func (w *walk) proven(lo int64) windows {
-	// A page in any order, or one that may be full of what is newer than asked for, does not say that everything was on it.
-	if w.disordered || w.strays || w.late || w.tooBig || lo > w.top {
-		return nil
+	v := verdict{proven: w.proved, complete: Yes}
+	if w.step() != stepDone {
+		return v
 	}
-	return windows{{lo, w.top}}
-}
-
-func (w *walk) finish() verdict {
-	v := verdict{proven: w.proven(w.lo), done: true, complete: Yes}
+	v.done = true
 	switch {
+	case w.ignores:
+		v.complete, v.reason = No, "the relay ignores until"
+	case w.unread:
+		v.complete, v.reason = No, "a page of nothing but unreadable events"
 	case len(w.gaps) > 0:
 		v.complete, v.reason = No, "more events in one second than the relay gives at once"
 	case w.tooBig:
 		v.complete, v.reason = No, "an event above max_frame was left out"
 	case w.late:
 		v.complete, v.reason = Unknown, "events come after the relay's EOSE"
-	case w.disordered:
-		v.complete, v.reason = Unknown, "the relay's pages are not newest first"
 	case w.strays:
 		v.complete, v.reason = Unknown, "the relay sends what was not asked for"
 	}
 	return v
 }
 
-// add counts one event of the page that was asked for up to until (without the edge); prev is the created_at of the one
-// before it. What is dated recent or later may be new and come at any time: it is not out of turn.
-func (a *answer) add(id event.ID, at, until, recent int64, prev *int64) {
-	if at < recent || a.n == 0 {
-		a.disordered = a.disordered || at > *prev
-		*prev, a.final = min(at, recent), at
+// prove takes a window as proven, unless nothing that this relay says can be relied on.
+func (w *walk) prove(lo, hi int64) {
+	// A page that may be full of what is newer than asked for does not say that everything was on it.
+	if !w.strays && !w.late && !w.tooBig && lo <= hi {
+		w.proved = w.proved.add(window{lo, hi})
+	}
+}
+
+// end is reached when everything down to lo has been asked.
+func (w *walk) end() {
+	w.paged = true
+	w.prove(w.lo, w.top)
+	if s := w.aside; s != nil {
+		w.aside = nil
+		if w.m.full(s.n, s.asked) {
+			w.look(s)
+		} else {
+			w.prove(s.at, s.at)
+		}
+	}
+}
+
+func (w *walk) tookPage(a answer) {
+	if w.whole && (a.n > 0 || a.unread == 0) {
+		w.fresh = len(a.ids)
+		w.end()
+		return
 	}
 	switch {
-	case a.n == 0 || at < a.oldest:
-		a.oldest, a.atOldest = at, 1
-	case at == a.oldest:
-		a.atOldest++
+	case a.n > 0 || a.finish:
+	case a.above > 0:
+		w.ignores, w.paged, w.aside = true, true, nil
+		return
+	case a.strangers > 0: // a relay that does not look at authors: what was asked for may be behind them
+		w.strays = true
+		if w.until, w.echo = min(a.strange, w.until)-1, false; w.until < w.lo {
+			w.end()
+		}
+		return
+	case a.unread > 0:
+		w.unread, w.paged = true, true
+		return
 	}
-	if a.n == 0 || at > a.newest {
-		a.newest = at
+	if w.echo && w.asked.until == w.asked.to { // before what finish says: that may be of an exclusive until
+		// A relay whose until is inclusive repeats all that it has given of that second.
+		if !w.m.known {
+			w.m.known = true
+			if a.atUntil == 0 || a.atUntil < w.repeats {
+				w.m.edge = 1
+			}
+		}
+		if w.m.edge == 1 { // what is left of that second has not been asked for
+			return
+		}
 	}
-	a.n++
-	if at == until {
-		a.atUntil++
+	w.fresh = a.freshTo(w.last)
+	if a.n == 0 || a.finish {
+		w.end()
+		return
 	}
-	if _, ok := a.ids[id]; ok || len(a.ids) < maxRepeated {
-		a.ids[id] = struct{}{}
-	} else {
-		a.many = true
+	size, most := a.size(), w.asked.limit
+	if w.apart {
+		if w.split = w.m.full(size, most); w.split {
+			w.paged = true
+		} else {
+			w.end()
+		}
+		return
+	}
+	if w.lastSize > 0 && w.fresh > 0 {
+		w.m.cutAt(w.lastSize, w.lastMost)
+	}
+	w.last, w.repeats, w.lastSize, w.lastMost = a.ids, 0, 0, most
+	if a.disordered || !w.m.ordered() {
+		w.paged = true
+		if s := w.aside; s != nil {
+			w.aside = nil
+			w.stack = append(w.stack, node{window: window{s.at, s.at}})
+		}
+		if !w.m.full(size, most) {
+			w.end()
+			return
+		}
+		w.halve(node{window: window{w.lo, w.until}}, a)
+		return
+	}
+	w.decide(a)
+	if a.oldest < w.lo { // the rest was given away meanwhile
+		w.end()
+		return
+	}
+	w.span = w.top - min(a.oldest, w.top)
+	if w.top == openEnd {
+		w.span = a.newest - a.oldest
+	}
+	oldest := min(a.oldest, w.until) // the edge's second is not below until
+	w.prove(oldest+1, w.top)
+	w.top = min(w.top, oldest) // proven down to oldest, which the next page's window begins with
+	if w.m.known && (a.oldest == a.newest || a.oldest >= w.until || !w.m.full(size, most)) {
+		// Either everything was on that page, or it was cut off in its oldest second: what lies before that tells.
+		w.aside = &second{at: oldest, n: size, asked: most}
+		w.top, w.until, w.echo = oldest-1, oldest-1, false
+		if w.until < max(w.lo, 1-w.edge()) {
+			w.end()
+		}
+		return
+	}
+	w.repeats, w.lastSize = a.atOldest, size
+	w.until, w.echo = oldest, true
+}
+
+// firstEvent is about when the first Nostr events were published; hardly any are dated before.
+const firstEvent = 1_604_700_000
+
+// worthSplitting is how many times as far as the last page a walk must still have to go.
+const worthSplitting = 8
+
+// left is how many seconds a walk has still to go.
+func (w *walk) left() int64 {
+	if w.paged || w.until == openEnd {
+		return 0
+	}
+	return max(0, w.until-max(w.lo, firstEvent))
+}
+
+// give splits off the older half of what is left of a walk; ok is false where that is not worth the requests.
+func (w *walk) give() (older window, ok bool) {
+	if w.paged || !w.m.known || !w.m.ordered() || w.span <= 0 || w.strays || w.whole || w.apart || w.until == openEnd {
+		return window{}, false
+	}
+	from := max(w.lo, firstEvent)
+	if left := w.until - from; left < worthSplitting*w.span {
+		return window{}, false
+	}
+	older = window{w.lo, from + (w.until-from)/2}
+	w.lo = older.hi + 1
+	return older, true
+}
+
+// decide settles what was put aside, now that older events have come.
+func (w *walk) decide(a answer) {
+	s := w.aside
+	w.aside = nil
+	switch {
+	case s == nil:
+	case a.newest >= s.at && a.oldest < s.at: // newest first: nothing of that second is behind the older ones
+		w.prove(s.at, s.at)
+	default:
+		s.step, s.since = stepCheck, a.newest
+		w.second = s
 	}
 }

@@ -2,6 +2,7 @@ package sources
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -11,16 +12,27 @@ import (
 	"rebroadcastr/event"
 )
 
+// stored is an event of a model.
+type stored struct {
+	at     int64
+	kind   int
+	author byte
+}
+
 // model is a relay as walk sees it.
 type model struct {
-	at        []int64 // created_at of event i, any order
+	events    []stored
 	cap       int
 	exclusive bool
-	ascending bool  // pages are turned around
-	ignores   bool  // until
-	hint      bool  // NIP-67
-	first     []int // events that come first on every page
-	caps      []int // of one page after the other, in turn: a relay that counts bytes; nil: cap
+	order     func([]stored, []int) // of a page, and of what is cut off; nil: newest first, ties as they are
+	turned    bool                  // pages are turned around
+	ignores   bool                  // until
+	hint      bool                  // NIP-67
+	quarter   bool                  // asked for more than cap, it gives a quarter of it
+	members   bool                  // refuses what names no authors
+	apart     bool                  // a full page for several authors has the same number of each, as eventstore's may
+	first     []int                 // events that come first on every page
+	caps      []int                 // of one page after the other, in turn: a relay that counts bytes; nil: cap
 	asked     *int
 }
 
@@ -29,96 +41,183 @@ func eventID(i int) (id event.ID) {
 	return id
 }
 
-func (m model) serve(since, until int64, limit int) (page []int, more bool) {
-	var hits []int
-	for i, at := range m.at {
-		if at >= since && (until == 0 || m.ignores || at < until || at == until && !m.exclusive) {
-			hits = append(hits, i)
-		}
-	}
-	slices.SortStableFunc(hits, func(a, b int) int { return int(m.at[b] - m.at[a]) })
+func (m model) matches(e stored, r request) bool {
+	in := e.at >= r.since && (r.until == 0 || m.ignores || e.at < r.until || e.at == r.until && !m.exclusive)
+	asks := len(r.filter.Authors) == 0 || slices.ContainsFunc(r.filter.Authors, func(k event.PubKey) bool { return k[0] == e.author })
+	return in && asks && (len(r.filter.Kinds) == 0 || slices.Contains(r.filter.Kinds, e.kind))
+}
+
+func (m model) most(limit int) int {
 	most := m.cap
 	if m.caps != nil {
 		most = m.caps[*m.asked%len(m.caps)]
 		*m.asked++
 	}
-	if n := min(limit, most); len(hits) > n {
-		hits, more = hits[:n], true
+	if m.quarter && limit > most {
+		return max(1, most/4)
 	}
-	if m.ascending {
+	return min(limit, most)
+}
+
+func (m model) serve(r request) (page []int, more bool) {
+	var hits []int
+	for i, e := range m.events {
+		if m.matches(e, r) {
+			hits = append(hits, i)
+		}
+	}
+	slices.SortStableFunc(hits, func(a, b int) int { return int(m.events[b].at - m.events[a].at) })
+	if m.order != nil {
+		m.order(m.events, hits)
+	}
+	if n := m.most(r.limit); len(hits) > n {
+		if m.apart && len(r.filter.Authors) > 1 { // the newest of each
+			share := map[byte]int{}
+			hits = slices.DeleteFunc(hits, func(i int) bool {
+				share[m.events[i].author]++
+				return share[m.events[i].author] > max(1, n/len(r.filter.Authors))
+			})
+		}
+		hits, more = hits[:min(n, len(hits))], true
+	}
+	if m.turned {
 		slices.Reverse(hits)
 	}
 	return append(slices.Clone(m.first), hits...), more
 }
 
-// run walks to the end and tells what came.
-func run(t interface{ Fatalf(string, ...any) }, m model, w *walk) (got map[int]bool, proven windows, v verdict, pages int) {
-	got = map[int]bool{}
-	for !v.done {
-		if pages++; pages > 10*len(m.at)+20 {
-			t.Fatalf("no end after %d pages", pages)
+// walked is what came of a walk.
+type walked struct {
+	got     map[int]bool
+	proven  windows
+	verdict verdict
+	pages   int
+	wire    int // events
+}
+
+// run walks to the end.
+func run(t interface{ Fatalf(string, ...any) }, m model, w *walk) walked {
+	out := walked{got: map[int]bool{}}
+	asked := map[string]bool{}
+	again := 2 // what was asked to find out that until is exclusive, once for each relay
+	for !out.verdict.done {
+		if out.pages++; out.pages > 100*len(m.events)+200 {
+			t.Fatalf("no end after %d pages", out.pages)
 		}
-		since, until := w.request()
-		page, more := m.serve(since, until, w.page)
+		r := w.next(500)
+		if r.step == stepLeaf || r.step == stepProbe && m.members {
+			out.verdict = w.failed()
+			continue
+		}
+		key := fmt.Sprint(r.filter, r.since, r.until, r.limit)
+		if asked[key] {
+			again--
+		}
+		if asked[key] = true; again < 0 {
+			t.Fatalf("page %d asks again for %s from %d to %d, at most %d", out.pages, r.filter, r.since, r.until, r.limit)
+		}
+		page, more := m.serve(r)
+		out.wire += len(page)
 		a := answer{ids: map[event.ID]struct{}{}, finish: m.hint && !more}
 		prev := int64(openEnd)
 		for _, i := range page {
-			at := m.at[i]
-			if until != 0 && at > until { // the edge included
+			at := m.events[i].at
+			if r.until != 0 && at > r.until { // the edge included
 				a.above++
 				continue
 			}
-			if at < since {
+			if at < r.since {
 				a.below++
 				continue
 			}
-			a.add(eventID(i), at, w.until, openEnd, &prev)
-			if !slices.Contains(m.first, i) || slices.Contains(page[len(m.first):], i) {
-				got[i] = true
+			a.add(eventID(i), at, r.to, openEnd, &prev)
+			if r.step != stepProbe && (!slices.Contains(m.first, i) || slices.Contains(page[len(m.first):], i)) {
+				out.got[i] = true
 			}
 		}
-		v = w.took(a)
-		for _, p := range v.proven {
-			proven = proven.add(p)
+		out.verdict = w.took(a)
+		for _, p := range out.verdict.proven {
+			out.proven = out.proven.add(p)
 		}
 	}
-	return got, proven, v, pages
+	return out
 }
 
-// What a walk proves has come; and where no second is as full as a page, everything has.
+// at makes events of kind 1 of one author.
+func at(times ...int64) (out []stored) {
+	for _, at := range times {
+		out = append(out, stored{at, 1, 1})
+	}
+	return out
+}
+
+// shuffle makes an order that is another at each request.
+func shuffle(seed uint64, secondsOnly bool) func([]stored, []int) {
+	random := rand.New(rand.NewPCG(seed, 2))
+	return func(all []stored, hits []int) {
+		random.Shuffle(len(hits), func(i, j int) { hits[i], hits[j] = hits[j], hits[i] })
+		if secondsOnly {
+			slices.SortStableFunc(hits, func(a, b int) int { return int(all[b].at - all[a].at) })
+		}
+	}
+}
+
+// What a walk proves has come, and what has not is a gap: any distribution over seconds, any cap, any order of pages. No
+// request is made twice.
 func TestWalkProvesOnlyWhatCame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := model{
-			cap:       rapid.IntRange(20, 40).Draw(t, "cap"),
+			cap:       rapid.IntRange(1, 60).Draw(t, "cap"),
 			exclusive: rapid.Bool().Draw(t, "exclusive"),
-			ascending: rapid.IntRange(0, 5).Draw(t, "ascending") == 0,
-			ignores:   rapid.IntRange(0, 5).Draw(t, "ignores until") == 0,
-			hint:      rapid.Bool().Draw(t, "NIP-67"),
+			ignores:   rapid.IntRange(0, 9).Draw(t, "ignores until") == 0,
+			hint:      rapid.IntRange(0, 2).Draw(t, "NIP-67") == 0,
+			quarter:   rapid.IntRange(0, 4).Draw(t, "quarter") == 0,
+			members:   rapid.IntRange(0, 2).Draw(t, "members only") == 0,
 		}
-		if rapid.IntRange(0, 2).Draw(t, "counts bytes") == 0 {
-			m.caps, m.asked = rapid.SliceOfN(rapid.IntRange(20, m.cap), 1, 7).Draw(t, "caps"), new(int)
+		seed := rapid.Uint64().Draw(t, "seed")
+		order := rapid.SampledFrom([]string{"newest first", "ties at random", "turned around", "oldest first", "any"}).Draw(t, "order")
+		switch order {
+		case "ties at random":
+			m.order = shuffle(seed, true)
+		case "turned around":
+			m.turned = true
+		case "oldest first":
+			m.order = func(_ []stored, hits []int) { slices.Reverse(hits) }
+		case "any":
+			m.order = shuffle(seed, false)
 		}
-		strays := rapid.IntRange(0, 3).Draw(t, "strays") == 0
+		if rapid.IntRange(0, 3).Draw(t, "counts bytes") == 0 && !m.quarter && (order == "newest first" || order == "ties at random") {
+			m.cap = max(m.cap, 20)
+			m.caps, m.asked = rapid.SliceOfNDistinct(rapid.IntRange((m.cap+1)/2, m.cap), 1, 7, rapid.ID).Draw(t, "caps"), new(int)
+		}
 		span := rapid.Int64Range(1, 60).Draw(t, "span")
 		// rapid prefers short lists; here the long ones are of interest.
-		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+		random := rand.New(rand.NewPCG(seed, 1))
 		for range random.IntN(250) {
-			m.at = append(m.at, 1000+random.Int64N(span+1))
+			m.events = append(m.events, stored{1000 + random.Int64N(span+1), random.IntN(3), byte(1 + random.IntN(2))})
 		}
-		if strays && len(m.at) > 0 {
-			m.first = rapid.SliceOfN(rapid.IntRange(0, len(m.at)-1), 1, 5).Draw(t, "first")
+		f := event.Filter{Authors: []event.PubKey{{1}, {2}}}
+		if rapid.Bool().Draw(t, "kinds") {
+			f.Kinds = []int{0, 1, 2}
 		}
-		sure := m.caps == nil && rapid.Bool().Draw(t, "advertised")
+		sure := m.caps == nil && !m.quarter && rapid.Bool().Draw(t, "advertised")
 		page := 500
 		if sure {
 			page = m.cap
 		}
 		want := window{lo: rapid.SampledFrom([]int64{0, 1010}).Draw(t, "since"), hi: rapid.SampledFrom([]int64{openEnd, 1030}).Draw(t, "until")}
-		got, proven, v, _ := run(t, m, newWalk(want, page, sure, nil))
+		known := newManners(page, sure)
+		if m.caps != nil { // how long a page is says little then; such a relay has been seen before
+			known.steps, known.largest, known.cut = orderedAfter, m.cap, m.cap
+		}
+		w := newWalk(f, want, known)
+		out := run(t, m, w)
 
 		second := map[int64]int{}
-		for _, at := range m.at {
-			second[at]++
+		for _, e := range m.events {
+			if e.at >= want.lo && e.at <= want.hi {
+				second[e.at]++
+			}
 		}
 		fullest := 0
 		for _, n := range second {
@@ -128,87 +227,182 @@ func TestWalkProvesOnlyWhatCame(t *testing.T) {
 		if m.caps != nil {
 			smallest = slices.Min(m.caps)
 		}
-		for i, at := range m.at {
-			if at < want.lo || at > want.hi {
+		if m.quarter {
+			smallest = max(1, m.cap/4)
+		}
+		// A relay that gives one event at a time, and has those of one second only, cannot be told from one that has one.
+		if len(second) == 1 && smallest == 1 && !sure {
+			return
+		}
+		missing := 0
+		for i, e := range m.events {
+			if e.at < want.lo || e.at > want.hi || out.got[i] {
 				continue
 			}
-			for _, p := range proven {
-				if p.lo <= at && at <= p.hi && !got[i] {
-					t.Fatalf("event %d of %d is inside the proven window %v and did not come", i, at, p)
+			missing++
+			for _, p := range out.proven {
+				if p.lo <= e.at && e.at <= p.hi {
+					t.Fatalf("event %d of %d is inside the proven window %v and did not come", i, e.at, p)
 				}
 			}
-			if v.complete == Yes && !got[i] {
-				t.Fatalf("complete, but event %d of %d did not come", i, at)
+			if !m.ignores && !slices.ContainsFunc(w.gaps, func(g hole) bool { return g.at == e.at }) {
+				t.Fatalf("event %d of %d did not come, and is in no gap: %v", i, e.at, w.gaps)
 			}
 		}
-		if v.complete == Yes && !slices.Equal(proven, windows{want}) {
-			t.Fatalf("complete, but proven is %v, want %v", proven, want)
+		v := out.verdict
+		if v.complete == Yes && (missing > 0 || !slices.Equal(out.proven, windows{want})) {
+			t.Fatalf("complete, but %d events did not come; proven is %v, want %v", missing, out.proven, want)
 		}
-		if strays && !m.exclusive && !m.ignores && !m.ascending && fullest < smallest && want.lo == 0 && want.hi == openEnd && len(got) < len(m.at) {
-			t.Fatalf("%d events came of %d: what comes first on every page led the walk astray", len(got), len(m.at))
+		if !m.ignores && len(w.gaps) == 0 && v.complete != Yes {
+			t.Fatalf("no gap, but complete is %v: %s", v.complete, v.reason)
 		}
-		if !strays && !m.ignores && !m.ascending && fullest < suspect && v.complete != Yes {
-			t.Fatalf("a well-behaved relay is %v: %s", v.complete, v.reason)
-		}
-		if !strays && !m.ascending && !m.ignores && fullest > m.cap && v.complete == Yes && !m.hint && want.lo == 0 && want.hi == openEnd {
-			t.Fatalf("a second of %d over a cap of %d counts as complete", fullest, m.cap)
+		if !m.ignores && 2*fullest < smallest && v.complete != Yes {
+			t.Fatalf("a relay whose pages hold twice what any second does is %v: %s", v.complete, v.reason)
 		}
 	})
 }
 
 func TestWalk(t *testing.T) {
-	spread := func(n int, step int64) (at []int64) {
+	spread := func(n int, step int64) (out []stored) {
 		for i := range n {
-			at = append(at, 1_700_000_000-int64(i)*step)
+			out = append(out, stored{1_700_000_000 - int64(i)*step, 1, 1})
 		}
-		return at
+		return out
 	}
-	dense := append(spread(300, 1), slices.Repeat([]int64{1_699_999_000}, 450)...)
-	dense = append(dense, 1_699_998_000, 1_699_997_000)
+	const busy = 1_699_999_000
+	dense := func(authors, kinds int) []stored {
+		all := spread(300, 1)
+		for i := range 450 {
+			all = append(all, stored{busy, i % kinds, byte(1 + i/kinds%authors)})
+		}
+		return append(all, at(1_699_998_000, 1_699_997_000)...)
+	}
+	one := event.Filter{Authors: []event.PubKey{{1}}}
+	eight := event.Filter{}
+	for i := range 8 {
+		eight.Authors = append(eight.Authors, event.PubKey{byte(i + 1)})
+	}
+	kinds := one
+	kinds.Kinds = []int{0, 1, 2, 3, 4, 5, 6, 7}
 	for _, test := range []struct {
 		name     string
 		m        model
+		f        event.Filter
 		complete Completeness
 		reason   string
 		missing  int // events that did not come
 		pages    int // at most
+		wire     int // events at most
 		gaps     []int64
 	}{
-		{"nothing there", model{cap: 100}, Yes, "", 0, 1, nil},
-		{"1,500 with a cap of 100", model{at: spread(1500, 7), cap: 100}, Yes, "", 0, 19, nil},
-		{"two a second", model{at: append(spread(750, 1), spread(750, 1)...), cap: 100}, Yes, "", 0, 19, nil},
-		{"until exclusive", model{at: spread(1500, 7), cap: 100, exclusive: true}, Yes, "", 0, 20, nil},
-		{"NIP-67 saves the last pages", model{at: spread(150, 7), cap: 100, hint: true}, Yes, "", 0, 2, nil},
-		{"450 in a second with a cap of 100", model{at: dense, cap: 100}, No,
-			"more events in one second than the relay gives at once", 350, 10, []int64{1_699_999_000}},
-		{"ascending", model{at: spread(1500, 7), cap: 100, ascending: true}, Unknown, "the relay's pages are not newest first", 0, 35, nil},
-		{"until ignored", model{at: spread(1500, 7), cap: 100, ignores: true}, No, "the relay ignores until", 1400, 3, nil},
-		{"the oldest is of second 1", model{at: []int64{5, 4, 1, 1}, cap: 2}, Yes, "", 0, 6, nil},
+		{"nothing there", model{cap: 100}, one, Yes, "", 0, 1, 0, nil},
+		{"one event", model{events: at(5), cap: 100}, one, Yes, "", 0, 5, 3, nil},
+		{"1,500 with a cap of 100", model{events: spread(1500, 7), cap: 100}, one, Yes, "", 0, 19, 1520, nil},
+		{"10,000 with a cap of 500", model{events: spread(10_000, 7), cap: 500}, one, Yes, "", 0, 23, 10_030, nil},
+		{"two a second", model{events: append(spread(750, 1), spread(750, 1)...), cap: 100}, one, Yes, "", 0, 19, 1540, nil},
+		{"until exclusive", model{events: spread(1500, 7), cap: 100, exclusive: true}, one, Yes, "", 0, 20, 1520 + 100, nil},
+		{"NIP-67 saves the last pages", model{events: spread(150, 7), cap: 100, hint: true}, one, Yes, "", 0, 2, 151, nil},
+		{"450 in a second with a cap of 100", model{events: dense(1, 1), cap: 100}, event.Filter{Authors: one.Authors, Kinds: []int{0, 1}}, No,
+			"more events in one second than the relay gives at once", 350, 16, 1100, []int64{busy}},
+		{"450 in a second, of 8 kinds that are asked for", model{events: dense(1, 8), cap: 100}, kinds, Yes, "", 0, 40, 1700, nil},
+		{"450 in a second, of 8 authors", model{events: dense(8, 1), cap: 100}, eight, Yes, "", 0, 40, 1700, nil},
+		{"450 in a second, of 8 kinds that nobody named", model{events: dense(1, 8), cap: 100}, one, No,
+			"more events in one second than the relay gives at once", 0, 30, 2000, []int64{busy}},
+		{"three in the only second there is", model{events: append(at(5, 5, 5), stored{7, 1, 9}, stored{8, 1, 9}), cap: 100}, one, Yes, "", 0, 7, 16, nil},
+		{"three in the only second there is, and nothing to compare", model{events: at(5, 5, 5), cap: 100}, one, No,
+			"more events in one second than the relay gives at once", 0, 20, 30, []int64{5}},
+		{"ten in the only second, a cap of 3", model{events: at(5, 5, 5, 5, 5, 5, 5, 5, 5, 5), cap: 3}, one, No,
+			"more events in one second than the relay gives at once", 7, 20, 30, []int64{5}},
+		{"a cap of 7 that nobody speaks of", model{events: spread(100, 7), cap: 7}, one, Yes, "", 0, 22, 125, nil},
+		{"a cap of 1", model{events: spread(10, 7), cap: 1}, one, No, "more events in one second than the relay gives at once", 0, 170, 100, nil},
+		{"a quarter when asked for more", model{events: spread(3000, 7), cap: 300, quarter: true}, one, Yes, "", 0, 16, 3100, nil},
+		{"oldest first", model{events: spread(1500, 7), cap: 100, order: func(_ []stored, hits []int) { slices.Reverse(hits) }}, one, Yes, "", 0, 170, 9000, nil},
+		{"newest pages, turned around", model{events: spread(1500, 7), cap: 100, turned: true}, one, Yes, "", 0, 170, 9000, nil},
+		{"60 in any order", model{events: spread(60, 7), cap: 100, order: shuffle(1, false)}, one, Yes, "", 0, 3, 120, nil},
+		{"until ignored", model{events: spread(1500, 7), cap: 100, ignores: true}, one, No, "the relay ignores until", 1400, 3, 300, nil},
+		{"the oldest is of second 1", model{events: at(5, 4, 1, 1), cap: 4}, one, Yes, "", 0, 6, 20, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			w := newWalk(window{0, openEnd}, 500, false, nil)
-			got, _, v, pages := run(t, test.m, w)
-			if v.complete != test.complete || v.reason != test.reason {
+			w := newWalk(test.f, window{0, openEnd}, newManners(500, false))
+			out := run(t, test.m, w)
+			if v := out.verdict; v.complete != test.complete || v.reason != test.reason {
 				t.Errorf("ended %v %q, want %v %q", v.complete, v.reason, test.complete, test.reason)
 			}
-			if missing := len(test.m.at) - len(got); missing != test.missing {
+			missing := 0
+			for i, e := range test.m.events {
+				if !out.got[i] && test.m.matches(e, request{filter: test.f}) {
+					missing++
+				}
+			}
+			if missing != test.missing {
 				t.Errorf("%d events did not come, want %d", missing, test.missing)
 			}
-			if pages > test.pages {
-				t.Errorf("%d pages, want at most %d", pages, test.pages)
+			if out.pages > test.pages || out.wire > test.wire {
+				t.Errorf("%d pages and %d events, want at most %d and %d", out.pages, out.wire, test.pages, test.wire)
 			}
-			if !slices.Equal(w.gaps, test.gaps) {
-				t.Errorf("gaps %v, want %v", w.gaps, test.gaps)
+			var gaps []int64
+			for _, g := range w.gaps {
+				gaps = append(gaps, g.at)
 			}
+			if test.gaps != nil && !slices.Equal(gaps, test.gaps) {
+				t.Errorf("gaps %v, want %v", gaps, test.gaps)
+			}
+			t.Logf("%d pages, %d events for %d", out.pages, out.wire, len(test.m.events))
 		})
 	}
 }
 
+// What NIP-11 says is believed until something else comes: a page of what was promised is full, a shorter one is not.
+func TestAnAdvertisedLimit(t *testing.T) {
+	var all []stored
+	for i := range 700 {
+		all = append(all, stored{1_700_000_000 - int64(i), 1, 1})
+	}
+	for _, limit := range []int{100, 300} { // 300 is not true
+		w := newWalk(event.Filter{Authors: []event.PubKey{{1}}}, window{0, openEnd}, newManners(limit, true))
+		out := run(t, model{events: all, cap: 100}, w)
+		if out.verdict.complete != Yes || len(out.got) != 700 || out.pages > 13 {
+			t.Errorf("advertised %d: complete %v, %d events in %d pages, want yes, 700, at most 13", limit, out.verdict.complete, len(out.got), out.pages)
+		}
+	}
+}
+
+// A full page for several authors need not be the newest events: then each is asked for alone.
+func TestAuthorsApart(t *testing.T) {
+	var all []stored
+	for i := range 90 {
+		all = append(all, stored{1_700_000_000 - int64(i), 1, byte(1 + i/80)}) // 80 of one, 10 of another
+	}
+	f := event.Filter{Authors: []event.PubKey{{1}, {2}}}
+	m := model{events: all, cap: 40, apart: true}
+	w := newWalk(f, window{0, openEnd}, newManners(500, false))
+	w.apart = true
+	out := run(t, m, w)
+	if !w.split || len(out.proven) > 0 {
+		t.Errorf("split %v, proven %v, want two walks and nothing proven yet", w.split, out.proven)
+	}
+	known := newManners(500, false)
+	for _, author := range f.Authors {
+		run(t, m, newWalk(event.Filter{Authors: []event.PubKey{author}}, window{0, openEnd}, known))
+	}
+	w = newWalk(f, window{1_700_000_000 - 85, openEnd}, known)
+	w.apart = true
+	if run(t, m, w); !w.split {
+		t.Error("a full page for two authors was taken as whole")
+	}
+	w = newWalk(f, window{1_700_000_000 - 10, openEnd}, known)
+	w.apart = true
+	if out := run(t, m, w); w.split || out.verdict.complete != Yes || out.pages != 1 {
+		t.Errorf("a short page for two authors: split %v, complete %v, %d pages, want one page that says it all", w.split, out.verdict.complete, out.pages)
+	}
+}
+
 func TestAnEventThatIsTooBigIsNotProven(t *testing.T) {
-	w := newWalk(window{0, openEnd}, 500, false, nil)
-	w.took(answer{n: 1, oldest: 1000, newest: 1000, final: 1000, atOldest: 1, ids: map[event.ID]struct{}{{1}: {}}, tooBig: 1})
-	v := w.took(answer{ids: map[event.ID]struct{}{}, finish: true})
+	w := newWalk(event.Filter{}, window{0, openEnd}, newManners(500, false))
+	w.next(500)
+	v := w.took(answer{n: 1, oldest: 1000, newest: 1000, atOldest: 1, ids: map[event.ID]struct{}{{1}: {}}, tooBig: 1})
 	for !v.done {
+		w.next(500)
 		v = w.took(answer{ids: map[event.ID]struct{}{}, finish: true})
 	}
 	if v.complete != No || len(v.proven) != 0 {
@@ -216,84 +410,53 @@ func TestAnEventThatIsTooBigIsNotProven(t *testing.T) {
 	}
 }
 
-func TestWindows(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		const most = 40
-		var ws windows
-		var in [most]bool
-		for range rapid.IntRange(0, 8).Draw(t, "windows") {
-			lo := rapid.Int64Range(0, most-1).Draw(t, "lo")
-			hi := rapid.Int64Range(lo, most-1).Draw(t, "hi")
-			ws = ws.add(window{lo, hi})
-			for s := lo; s <= hi; s++ {
-				in[s] = true
-			}
-		}
-		ask := window{rapid.Int64Range(0, most-1).Draw(t, "from"), rapid.Int64Range(0, most-1).Draw(t, "to")}
-		var missing [most]bool
-		prev := int64(most)
-		for _, w := range ws.missing(ask) {
-			if w.hi >= prev {
-				t.Fatalf("missing %v is not newest first", ws.missing(ask))
-			}
-			prev = w.lo
-			for s := w.lo; s <= w.hi; s++ {
-				missing[s] = true
-			}
-		}
-		for s := range int64(most) {
-			if want := !in[s] && ask.lo <= s && s <= ask.hi; missing[s] != want {
-				t.Fatalf("%v of %v: second %d is missing: %v, want %v", ask, ws, s, missing[s], want)
-			}
-		}
-		back, err := decodeWindows(ws.encode())
-		if err != nil || !slices.Equal(back, ws) {
-			t.Fatalf("%v came back as %v, %v", ws, back, err)
-		}
-	})
-	for _, bad := range [][]byte{make([]byte, 15), windows{{5, 4}}.encode(), windows{{9, 10}, {3, 4}}.encode(), windows{{-1, 4}}.encode()} {
-		if ws, err := decodeWindows(bad); err == nil {
-			t.Errorf("%x was read as %v, want an error", bad, ws)
-		}
-	}
-}
-
 // A relay that is being filled while it is asked gains older events between two pages: that is no page cut short.
 func TestOlderEventsThatComeBetweenPages(t *testing.T) {
-	w := newWalk(window{1, openEnd}, 500, false, nil)
-	page := func(at ...int64) (a answer) {
-		a.ids = make(map[event.ID]struct{})
-		_, until := w.request()
-		prev := int64(openEnd)
-		for _, second := range at {
-			a.add(eventID(int(second)), second, until, openEnd, &prev)
-		}
-		return a
-	}
-	var v verdict
-	for n, at := range [][]int64{
-		{103, 102, 101, 100},
-		{100},         // the echo, and nothing older yet
-		{51, 50},      // two have come meanwhile
-		{100, 51, 50}, // asked once more: they do stand behind that second
-		{50},          // the echo again
-		{},            // and nothing older
+	for _, test := range []struct {
+		name     string
+		pages    [][]int64
+		complete Completeness
+	}{
+		{"two came between", [][]int64{
+			{103, 102, 101, 100},
+			{100},     // the echo, and nothing older yet
+			{51, 50},  // two have come meanwhile
+			{100, 51}, // they do stand behind that second
+			{},        // and nothing older
+		}, Yes},
+		{"a second that is cut", [][]int64{
+			{103, 102, 101, 100}, {100}, {51, 50},
+			{100}, // had the relay not cut that page off, the older events would have been on it
+			{},
+		}, No},
 	} {
-		if v.done {
-			t.Fatalf("the walk ended before page %d: %s %s", n+1, v.complete, v.reason)
-		}
-		v = w.took(page(at...))
-	}
-	if !v.done || v.complete != Yes || len(w.gaps) != 0 {
-		t.Errorf("the walk's end: %v, complete %s (%s), gaps %v; want the end, yes and none", v.done, v.complete, v.reason, w.gaps)
-	}
-
-	// A second that is cut gives the same again, and what lies before it only when asked for that: a gap.
-	w = newWalk(window{1, openEnd}, 500, false, nil)
-	for _, at := range [][]int64{{103, 102, 101, 100}, {100}, {51, 50}, {100}, {51, 50}, {50}, {}} {
-		v = w.took(page(at...))
-	}
-	if !v.done || v.complete != No || len(w.gaps) != 1 || w.gaps[0] != 100 {
-		t.Errorf("a second that is cut: %v, complete %s (%s), gaps %v; want the end, no, and a gap at 100", v.done, v.complete, v.reason, w.gaps)
+		t.Run(test.name, func(t *testing.T) {
+			known := newManners(500, false)
+			known.steps = orderedAfter
+			w := newWalk(event.Filter{Kinds: []int{1}}, window{1, openEnd}, known)
+			var v verdict
+			for n, at := range test.pages {
+				r := w.next(500)
+				for r.step == stepLeaf || r.step == stepProbe {
+					v = w.failed()
+					r = w.next(500)
+				}
+				if v.done {
+					t.Fatalf("the walk ended before page %d: %s %s", n+1, v.complete, v.reason)
+				}
+				a := answer{ids: make(map[event.ID]struct{})}
+				prev := int64(openEnd)
+				for _, second := range at {
+					a.add(eventID(int(second)), second, r.to, openEnd, &prev)
+				}
+				v = w.took(a)
+			}
+			for !v.done && w.next(500).step == stepLeaf {
+				v = w.failed()
+			}
+			if !v.done || v.complete != test.complete || test.complete == No && (len(w.gaps) == 0 || w.gaps[0].at != 100) {
+				t.Errorf("the walk's end: %v, complete %s (%s), gaps %v; want the end and %v, with a gap at 100 if no", v.done, v.complete, v.reason, w.gaps, test.complete)
+			}
+		})
 	}
 }

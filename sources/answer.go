@@ -1,0 +1,71 @@
+package sources
+
+import "rebroadcastr/event"
+
+// maxRepeated bounds the ids that are remembered of a page: 1 MiB or so.
+const maxRepeated = 20_000
+
+// answer is a complete page: its EOSE came.
+type answer struct {
+	n              int   // in-window events, with repetitions
+	oldest, newest int64 // of them
+	atOldest       int   // of them
+	ids            map[event.ID]struct{}
+	many           bool  // more than ids holds
+	atUntil        int   // of them, dated exactly until
+	above, below   int   // dated after the window, before it
+	strangers      int   // in the window, but of authors that were not asked for: counted nowhere else
+	strange        int64 // created_at of the oldest of them
+	stray          bool  // one of theirs is dated after the window
+	tooBig         int   // messages above max_frame, left out
+	unread         int   // no id or created_at could be found
+	disordered     bool  // not newest first
+	steps          int   // from one event to an older one
+	finish         bool  // NIP-67: there is no more
+}
+
+// size is all that the relay may have counted.
+func (a *answer) size() int { return a.n + a.above + a.below + a.strangers + a.unread + a.tooBig }
+
+// add counts one event of the page that was asked for up to until (without the edge); prev is the created_at of the one
+// before it. What is dated recent or later may be new and come at any time: it is not out of turn.
+func (a *answer) add(id event.ID, at, until, recent int64, prev *int64) {
+	if at < recent || a.n == 0 {
+		a.disordered = a.disordered || at > *prev
+		if a.n > 0 && at < *prev {
+			a.steps++
+		}
+		*prev = min(at, recent)
+	}
+	switch {
+	case a.n == 0 || at < a.oldest:
+		a.oldest, a.atOldest = at, 1
+	case at == a.oldest:
+		a.atOldest++
+	}
+	if a.n == 0 || at > a.newest {
+		a.newest = at
+	}
+	a.n++
+	if at == until {
+		a.atUntil++
+	}
+	if _, ok := a.ids[id]; ok || len(a.ids) < maxRepeated {
+		a.ids[id] = struct{}{}
+	} else {
+		a.many = true
+	}
+}
+
+// freshTo is how many of a's events last does not hold.
+func (a *answer) freshTo(last map[event.ID]struct{}) (n int) {
+	for id := range a.ids {
+		if _, ok := last[id]; !ok {
+			n++
+		}
+	}
+	if a.many { // more of them than can have been on the page before
+		n++
+	}
+	return n
+}

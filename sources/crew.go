@@ -1,0 +1,264 @@
+package sources
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"rebroadcastr/event"
+	"rebroadcastr/record"
+	"rebroadcastr/relay"
+)
+
+// maxPages of one relay under way at once.
+const maxPages = 10
+
+// task is one window of a group, and the walk through it.
+type task struct {
+	group  group
+	window window
+	walk   *walk // nil: not begun
+	late   int64 // visit.late when it began
+	tries  int   // of this page
+	ready  time.Time
+
+	request request
+	limited bool // by --limit
+}
+
+// crew walks through several windows of one relay at once. Everything but the waiting for an answer is done by run's
+// goroutine.
+type crew struct {
+	v       *visit
+	how     record.How
+	start   time.Time // of the asking: what is younger than that less the overlap is never proven, because events arrive late
+	done    func(t *task, out outcome)
+	waiting []*task // to be asked, the first one next
+	flying  []*task
+	landed  chan landing
+	running sync.WaitGroup
+}
+
+// landing is a page that is over.
+type landing struct {
+	task *task
+	page *page
+	end  pageEnd
+	err  error
+}
+
+func (v *visit) crew(how record.How, start time.Time, tasks []*task) *crew {
+	return &crew{v: v, how: how, start: start, waiting: tasks, landed: make(chan landing, maxPages)}
+}
+
+// run asks until nothing is left. An error ends the visit; what the relay did wrong is told to done.
+func (c *crew) run() error {
+	ctx, cancel := context.WithCancel(c.v.ctx)
+	defer c.running.Wait()
+	defer cancel()
+	for {
+		replanned, due := c.v.replanned(), c.how == record.Page && c.v.due()
+		if (replanned || due) && len(c.flying) == 0 {
+			if replanned {
+				return errReplanned
+			}
+			if err := c.v.catchUp(); err != nil {
+				return err
+			}
+			c.v.s.phase(Backfill)
+			continue
+		}
+		wait := time.Hour
+		if !replanned && !due {
+			var err error
+			if wait, err = c.launch(ctx); err != nil {
+				return err
+			}
+		}
+		if len(c.flying)+len(c.waiting) == 0 {
+			return nil
+		}
+		t := time.NewTimer(wait)
+		select {
+		case l := <-c.landed:
+			t.Stop()
+			c.flying = slices.DeleteFunc(c.flying, func(t *task) bool { return t == l.task })
+			if l.err != nil {
+				return l.err
+			}
+			if err := c.land(l); err != nil {
+				return err
+			}
+		case <-t.C:
+		case <-c.v.ctx.Done():
+			t.Stop()
+			return context.Cause(c.v.ctx)
+		}
+	}
+}
+
+// launch asks as much as the relay takes at once, and says how long nothing more can be.
+func (c *crew) launch(ctx context.Context) (wait time.Duration, err error) {
+	slots := c.v.slots()
+	for len(c.flying) < slots {
+		wait = time.Hour
+		var next *task
+		for i, t := range c.waiting {
+			if left := time.Until(t.ready); left > 0 {
+				wait = min(wait, left)
+				continue
+			}
+			next = t
+			c.waiting = slices.Delete(c.waiting, i, i+1)
+			break
+		}
+		if next == nil {
+			if next = c.share(); next == nil {
+				return wait, nil
+			}
+		}
+		if next.walk == nil {
+			c.begin(next)
+		}
+		if !c.fly(ctx, next) {
+			c.done(next, c.v.s.enough())
+		}
+	}
+	return time.Hour, nil
+}
+
+// share takes half of what is left of the walk that has most of it; nil: none is worth that.
+func (c *crew) share() *task {
+	if c.v.s.o.Limit > 0 {
+		return nil
+	}
+	for _, t := range slices.SortedFunc(slices.Values(c.flying), func(a, b *task) int { return int(min(b.walk.left()-a.walk.left(), 1<<30)) }) {
+		if older, ok := t.walk.give(); ok {
+			t.window.lo = older.hi + 1
+			c.v.s.moreWalks(1)
+			return &task{group: t.group, window: older}
+		}
+	}
+	return nil
+}
+
+func (c *crew) begin(t *task) {
+	f := t.group.filter
+	w := newWalk(f, t.window, c.v.manners())
+	w.whole = len(f.IDs) > 0
+	if len(f.Authors) > 0 {
+		w.authors = make(map[event.PubKey]struct{}, len(f.Authors))
+		for _, key := range f.Authors {
+			w.authors[key] = struct{}{}
+		}
+		w.apart = len(f.Authors) > 1 && eventstore(c.v.sess.Info())
+	}
+	t.walk, t.late = w, c.v.late.Load()
+}
+
+// fly asks for a task's next page; false: --limit is spent, and a page of none would look like the end.
+func (c *crew) fly(ctx context.Context, t *task) bool {
+	v := c.v
+	most := 0
+	most, t.limited = v.s.most(t.walk, v.size())
+	if t.limited && v.s.limit <= 0 { // in an earlier session
+		return false
+	}
+	t.request = t.walk.next(most)
+	v.s.pages++
+	recent := v.s.o.Now().Add(-v.s.o.Overlap).Unix()
+	p := newPage(v.s.pages, c.how, t.walk, t.request, recent, v.sess.Stalled())
+	c.flying = append(c.flying, t)
+	r := t.request // the walk's own may change
+	c.running.Go(func() {
+		l := landing{task: t, page: p}
+		l.err = relay.Guard("ask "+v.s.o.URL, func() (err error) {
+			l.end, err = v.ask(ctx, p, r)
+			return err
+		})
+		c.landed <- l // never waits: it has room for every page
+	})
+	return true
+}
+
+// size is the most events of one page.
+func (v *visit) size() int {
+	most := v.manners().page
+	return max(min(most, leastPage), most>>v.s.halved)
+}
+
+// land digests a page that is over.
+func (c *crew) land(l landing) error {
+	v, t := c.v, l.task
+	w := t.walk
+	a, outside := l.page.result()
+	probed := t.request.step == stepProbe
+	if !probed {
+		v.s.paged(a, outside)
+	}
+	w.late = w.late || v.late.Load()-t.late > maxLate
+	var end verdict
+	switch {
+	case !l.end.eose && probed:
+		end = w.failed()
+	case !l.end.eose && !(w.whole && len(a.ids) >= len(t.group.atoms)):
+		out, again, wait, err := v.refused(t, l.end)
+		if err != nil {
+			return err
+		}
+		if !again {
+			c.done(t, out)
+			return nil
+		}
+		t.tries++
+		t.ready = time.Now().Add(wait)
+		c.waiting = append(c.waiting, t)
+		return nil
+	case w.whole && t.limited && t.request.limit < len(t.group.atoms):
+		v.s.spend(len(a.ids))
+		c.done(t, v.s.enough())
+		return nil
+	default:
+		v.sess.Progress()
+		v.sess.Answered()
+		if 2*a.n >= t.request.limit && !probed {
+			if v.whole++; v.whole%growAfter == 0 && v.s.halved > 0 {
+				v.s.halved--
+			}
+		}
+		end = w.took(a)
+	}
+	t.tries = 0
+	for w.step() == stepLeaf { // the place to reconcile what is left of that second
+		w.next(v.size())
+		more := w.failed()
+		more.proven = append(more.proven, end.proven...)
+		end = more
+	}
+	if err := v.prove(t.group, end.proven, c.start.Add(-v.s.o.Overlap).Unix()); err != nil {
+		return err
+	}
+	if c.how == record.CatchUp {
+		v.reached(t.group, end.proven)
+	}
+	switch {
+	case end.done && w.split:
+		c.apart(t)
+	case end.done:
+		c.done(t, outcome{complete: end.complete, reason: end.reason, gaps: w.gaps, asked: end.complete != No || len(w.gaps) > 0 && !w.ignores && !w.unread})
+	case t.limited && v.s.spend(w.fresh):
+		c.done(t, v.s.enough())
+	default:
+		c.waiting = append([]*task{t}, c.waiting...) // what is begun first
+	}
+	return nil
+}
+
+// apart goes on with each author of a task alone.
+func (c *crew) apart(t *task) {
+	c.v.s.moreWalks(len(t.group.atoms) - 1)
+	for _, a := range t.group.atoms {
+		c.waiting = append(c.waiting, &task{group: group{atoms: []atom{a}, filter: a.filter}, window: t.window})
+	}
+}

@@ -1,0 +1,82 @@
+package sources
+
+// steadyAfter so many pages that were cut at the same size, the relay counts events and nothing else.
+const steadyAfter = 3
+
+// orderedAfter so many steps from one event to an older one, and none to a newer one, the relay sends the newest first.
+const orderedAfter = 10
+
+// manners are what is known of how one relay gives its pages: what its NIP-11 document says, until what comes says
+// otherwise. All walks at a relay share them.
+type manners struct {
+	page    int   // most events that one request asks for
+	first   int   // page, before anything was learned
+	said    bool  // its document says how many
+	sure    bool  // the relay says that it gives as many as page, and nothing has come that says otherwise
+	edge    int64 // 1: the relay's until is exclusive
+	known   bool  // edge is known
+	largest int   // page so far
+	cut     int   // the smallest page below what was asked for that something was missing from; 0: none
+	cuts    int   // how often that was so
+	uneven  bool  // and not always at the same size: some relays count bytes
+	tried   bool  // another page than first
+	steps   int   // see orderedAfter
+	probed  int   // so many events of anybody were asked for, only to see how many come
+}
+
+func newManners(page int, sure bool) *manners {
+	return &manners{page: page, first: page, said: sure, sure: sure}
+}
+
+// saw notes a page.
+func (m *manners) saw(a *answer, asked int) {
+	if asked == m.page { // what is asked for less may give more, or less
+		m.largest = max(m.largest, a.size())
+	}
+	if m.page != m.first && asked == m.page && a.size() > 2*m.cut { // it does give more
+		m.cut, m.cuts, m.uneven = 0, 0, false
+	}
+	m.steps += a.steps
+	if a.disordered {
+		m.steps = 0
+	}
+}
+
+// ordered says whether a page can be taken for the newest of its window.
+func (m *manners) ordered() bool { return m.steps >= orderedAfter }
+
+// cutAt notes that something was missing from a page of n.
+func (m *manners) cutAt(n, asked int) {
+	if n >= asked {
+		return
+	}
+	m.sure = false
+	m.cuts++
+	m.uneven = m.uneven || m.cut != 0 && m.cut != n
+	if m.cut == 0 || n < m.cut {
+		m.cut = n
+	}
+	switch {
+	case asked == m.first && m.page == m.first && !m.tried && 4*n < m.first && n >= 10:
+		// eventstore gives a quarter of what it could when asked for more than that.
+		m.page, m.tried = 4*n, true
+	case asked == m.page && m.page != m.first && 2*n < asked: // that was not it
+		m.page = m.first
+	}
+}
+
+// full says whether something may be missing from a page of n. Half of the smallest page that was cut counts as full,
+// unless several were cut at the same size. While none was, a page is as full as can be when none was longer.
+func (m *manners) full(n, asked int) bool {
+	switch {
+	case n >= asked || asked > m.page: // before more was known
+		return true
+	case m.sure:
+		return n >= m.page
+	case m.cuts >= steadyAfter && !m.uneven:
+		return n >= m.cut
+	case m.cut > 0:
+		return 2*n >= m.cut
+	}
+	return n >= m.largest
+}

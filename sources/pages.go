@@ -1,0 +1,76 @@
+package sources
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// openPages are the pages under way, the one first asked for first.
+type openPages struct {
+	mu      sync.RWMutex
+	list    []*page
+	ended   time.Time     // when the last one that is over was
+	stalled time.Duration // the session's, then
+	over    int           // its number
+}
+
+func (o *openPages) add(p *page) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.list = append(o.list, p)
+}
+
+func (o *openPages) remove(p *page, stalled time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.list = slices.DeleteFunc(slices.Clone(o.list), func(q *page) bool { return q == p })
+	o.ended, o.stalled, o.over = time.Now(), stalled, p.number
+}
+
+// of finds the page of a subscription; nil: it is over, or was never asked for.
+func (o *openPages) of(sub []byte) *page {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	for _, p := range o.list {
+		if p.sub == string(sub) {
+			return p
+		}
+	}
+	return nil
+}
+
+func (o *openPages) all() []*page {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return slices.Clone(o.list)
+}
+
+// heard is when the relay last answered a page that was asked for before p.
+func (o *openPages) heard(p *page) (at time.Time, stalled time.Duration) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	if o.over < p.number {
+		at, stalled = o.ended, o.stalled
+	}
+	for _, q := range o.list {
+		if q.number >= p.number {
+			break
+		}
+		if t, s := q.lastHeard(); t.After(at) {
+			at, stalled = t, s
+		}
+	}
+	return at, stalled
+}
+
+// noticed gives a NOTICE to the newest page that it may stand for.
+func (o *openPages) noticed(text string) bool {
+	list := o.all()
+	for i := len(list) - 1; i >= 0; i-- {
+		if list[i].noticed(text) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,194 @@
+package sources
+
+import (
+	"maps"
+	"slices"
+
+	"rebroadcastr/event"
+)
+
+// second is one that a page may have been cut off in.
+type second struct {
+	at    int64
+	n     int // events on the page
+	asked int // most that it asked for
+	step  step
+	since int64  // stepCheck: of events that are known to be older
+	parts []part // to be asked for, the next one last
+	sure  int    // so many events come where the relay has them; 0: not known
+	gap   bool   // not everything can be got
+}
+
+// part of what is asked for.
+type part struct {
+	filter event.Filter
+	extra  bool // what is left of it is in a gap already
+}
+
+// commonKinds are asked for where a second holds more events of an author than a relay gives at once and no
+// kinds are asked for: filters cannot say "all other kinds".
+var commonKinds = []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 20, 1059, 1063, 1111, 1311, 1984, 4550, 7374, 9734, 9735, 9802, 10000, 10002, 10050,
+	30000, 30001, 30003, 30008, 30009, 30017, 30018, 30023, 30024, 30078, 30311, 30315, 31922, 31923, 31989, 31990, 34235, 34550}
+
+// look begins to look at a second.
+func (w *walk) look(s *second) {
+	if w.second != nil {
+		w.waiting = append(w.waiting, s)
+		return
+	}
+	if s.asked > w.m.page { // how many to ask for was learned since
+		w.second, s.step, s.parts = s, stepPart, []part{{filter: w.filter}}
+		return
+	}
+	if w.m.cut == 0 && s.n == 1 && s.asked > 1 { // one event alone is not taken for a relay that gives one at a time
+		if w.step() != stepDone {
+			w.waiting = append(w.waiting, s)
+			return
+		}
+		w.prove(s.at, s.at)
+		return
+	}
+	w.second = s
+	if w.m.cut == 0 && !w.m.sure && s.n < s.asked && s.n >= w.m.probed {
+		// All that ever came was of that second. Does the relay give more at once, of whatever it has?
+		s.step = stepProbe
+		return
+	}
+	w.takeApart(s)
+}
+
+func (w *walk) takeApart(s *second) {
+	s.step = stepPart
+	s.parts = []part{{filter: w.filter}}
+	w.divide()
+}
+
+func (w *walk) tookSecond(a answer) {
+	s := w.second
+	switch w.asked.step {
+	case stepCheck:
+		w.second = nil
+		if a.n > 0 && a.oldest < s.at && !a.disordered {
+			w.prove(s.at, s.at)
+			if 2*s.n >= w.m.largest { // else the older ones came only after that page, as they do while a relay is filled
+				w.m.cutAt(s.n, s.asked)
+			}
+			return
+		}
+		w.m.cutAt(s.n, s.asked)
+		w.look(s)
+	case stepProbe:
+		w.m.probed = s.n + 1
+		if a.n > s.n { // but what a relay gives may depend on what it is asked for
+			s.step, s.sure = stepPart, s.n+1
+			s.parts = []part{{filter: w.filter}}
+			return
+		}
+		w.takeApart(s)
+	case stepPart:
+		w.fresh = a.n
+		if a.above > 0 && a.n == 0 && !a.finish {
+			w.ignores = true
+		}
+		enough := a.size() < s.sure
+		s.sure = 0
+		if enough || a.size() == 0 || a.finish || !w.m.full(a.size(), w.asked.limit) {
+			s.parts = s.parts[:len(s.parts)-1]
+			w.nextPart()
+			return
+		}
+		w.divide()
+	case stepLeaf: // reconciled
+		s.parts = s.parts[:len(s.parts)-1]
+		w.nextPart()
+	}
+}
+
+// failed says that the relay did not answer what is of use but not needed: a probe, a reconciliation.
+func (w *walk) failed() verdict {
+	w.proved, w.fresh = nil, 0
+	s := w.second
+	switch w.asked.step {
+	case stepProbe:
+		w.m.probed = s.n + 1
+		w.takeApart(s)
+	case stepLeaf:
+		w.miss()
+	}
+	return w.verdict()
+}
+
+// divide replaces the part that is next by its parts.
+func (w *walk) divide() {
+	s := w.second
+	p := s.parts[len(s.parts)-1]
+	halves := divided(p.filter)
+	switch {
+	case halves != nil:
+		s.parts = s.parts[:len(s.parts)-1]
+		for _, f := range halves {
+			s.parts = append(s.parts, part{f, p.extra})
+		}
+		s.step = stepPart
+	case p.extra:
+		s.parts = s.parts[:len(s.parts)-1]
+		w.nextPart()
+	default:
+		s.step = stepLeaf
+	}
+}
+
+// miss notes that the part that is next cannot be got whole, and gets what can be got of it.
+func (w *walk) miss() {
+	s := w.second
+	p := s.parts[len(s.parts)-1]
+	s.parts = s.parts[:len(s.parts)-1]
+	s.gap = true
+	w.gaps = append(w.gaps, hole{s.at, p.filter})
+	if len(p.filter.Kinds) == 0 && len(p.filter.IDs) == 0 {
+		f := p.filter
+		f.Kinds = commonKinds
+		s.parts = append(s.parts, part{f, true})
+	}
+	w.nextPart()
+}
+
+// nextPart goes on with the next part, or ends the second.
+func (w *walk) nextPart() {
+	s := w.second
+	s.step = stepPart
+	if len(s.parts) > 0 {
+		return
+	}
+	w.second = nil
+	if !s.gap {
+		w.prove(s.at, s.at)
+	}
+}
+
+// divided is a filter's two halves: by kind, else author, else a tag's value; nil if it cannot be split.
+func divided(f event.Filter) []event.Filter {
+	a, b := f, f
+	switch {
+	case len(f.IDs) > 0:
+		return nil
+	case len(f.Kinds) > 1:
+		a.Kinds, b.Kinds = halves(f.Kinds)
+		return []event.Filter{a, b}
+	case len(f.Authors) > 1:
+		a.Authors, b.Authors = halves(f.Authors)
+		return []event.Filter{a, b}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Tags)) {
+		if len(f.Tags[name]) > 1 {
+			first, rest := halves(f.Tags[name])
+			return []event.Filter{withTag(f, name, first), withTag(f, name, rest)}
+		}
+	}
+	return nil
+}
+
+func halves[T any](list []T) (a, b []T) {
+	n := len(list) / 2
+	return list[:n:n], list[n:]
+}

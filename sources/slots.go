@@ -1,0 +1,48 @@
+package sources
+
+import (
+	"strings"
+
+	"rebroadcastr/relay"
+)
+
+// slots is how many pages may be under way at once: what the relay takes, less the live subscriptions.
+func (v *visit) slots() int {
+	if v.s.o.Limit > 0 {
+		return 1
+	}
+	most := v.sess.Settings().Subscriptions
+	if most <= 0 {
+		most = maxPages
+		if said := v.sess.Info().Limits.MaxSubscriptions; said > 0 {
+			most = min(most, said)
+		}
+	}
+	if learned := int(v.s.fewest.Load()); learned > 0 {
+		most = min(most, learned)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for sub := range v.asked {
+		if strings.HasPrefix(sub, livePrefix) {
+			most--
+		}
+	}
+	return min(max(most, 1), maxPages)
+}
+
+// fewer halves what is asked of the relay at once: it has complained about the number of subscriptions.
+func (s *Source) fewer() {
+	now := s.fewest.Load()
+	if now == 0 {
+		now = maxPages
+	}
+	s.fewest.Store(max(1, now/2))
+}
+
+// eventstore says whether the relay's software is built on it: its full pages for several authors are not always the newest
+// events (it takes about as many of each).
+func eventstore(i relay.Info) bool {
+	name := strings.ToLower(i.Software + " " + i.Name)
+	return strings.Contains(name, "khatru") || strings.Contains(name, "eventstore")
+}
