@@ -323,7 +323,7 @@ relay_settings:
     proxy: socks5h://proxy:1080
     onion_proxy: ""
     pace: 100/h
-    subscriptions: auto
+    subscriptions: 7
     negentropy: off
     ping: {every: 1m, timeout: 5s}
     timeouts: {connect: 3s, ok: 4s}
@@ -342,7 +342,7 @@ shutdown_grace: 1d2h
 	want.TLS.ServerName, want.Proxy, want.OnionProxy = "x.example.com", "socks5h://proxy:1080", ""
 	want.Pace, want.Negentropy = 100./3600, false
 	want.PingEvery, want.PingTimeout, want.Connect, want.OK = time.Minute, 5*time.Second, 3*time.Second, 4*time.Second
-	want.Window, want.MaxFrame, want.Compression = 10, 16<<20, true
+	want.Window, want.MaxFrame, want.Compression, want.Subscriptions = 10, 16<<20, true, 7
 	if c.Default != want {
 		t.Errorf("settings\n  %+v, want\n  %+v", c.Default, want)
 	}

@@ -116,7 +116,7 @@ func TestFileMistakes(t *testing.T) {
 		{"settings", "relay_settings:\n  default: {tls: {insecure_skip_verify: true}, pace: fast, proxy: http://x:1, negentropy: maybe, subscriptions: 0}\n  cluster: {}\n  nos.lol: {}\n  wss://nos.lol: {}\n  defualt: {}", []string{
 			at(4, "relay_settings.default.tls.insecure_skip_verify: only for a relay named by its URL"), at(4, "relay_settings.default.pace: fast: say how many requests in which time: 10/s, 30/m, 100/h"),
 			at(4, "relay_settings.default.proxy: http://x:1: say socks5h://host:port"), at(4, "relay_settings.default.negentropy: maybe: say one of auto, off"),
-			at(4, "relay_settings.default.subscriptions: not there yet: only its default auto is accepted"), at(5, "relay_settings.cluster: neither default nor a URL; groups are not there yet"),
+			at(4, "relay_settings.default.subscriptions: 0: must be 1 to 100"), at(5, "relay_settings.cluster: neither default nor a URL; groups are not there yet"),
 			at(7, `relay_settings."wss://nos.lol": the same relay stands on line 6`), at(8, `relay_settings.defualt: unknown key; did you mean "default"?`)}},
 		{"backoff", "relay_settings: {default: {backoff: {initial: 1h, max: 1m, multiplier: 0.5}}}", []string{
 			at(3, "relay_settings.default.backoff.multiplier: 0.5: must be 1 to 100"), at(3, "relay_settings.default.backoff: max 1m is less than initial 1h")}},

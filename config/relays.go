@@ -261,7 +261,7 @@ func (l *loader) settings(s *relay.Settings, n *yaml.Node, a at, url bool) {
 		"proxy":         l.proxy(&s.Proxy),
 		"onion_proxy":   l.proxy(&s.OnionProxy),
 		"pace":          func(n *yaml.Node, a at) { l.pace(&s.Pace, n, a) },
-		"subscriptions": l.later("auto"),
+		"subscriptions": func(n *yaml.Node, a at) { l.subscriptions(&s.Subscriptions, n, a) },
 		"negentropy":    l.choice(map[string]func(){"auto": func() { s.Negentropy = true }, "off": func() { s.Negentropy = false }}),
 		"ping": func(n *yaml.Node, a at) {
 			l.mapping(n, a, map[string]read{"every": l.duration(&s.PingEvery, 1), "timeout": l.duration(&s.PingTimeout, 1)})
@@ -300,6 +300,15 @@ func (l *loader) proxy(p *string) read {
 }
 
 // pace reads 10/s, 30/m or 100/h as requests a second.
+// subscriptions reads how many may be open at once; 0 is auto.
+func (l *loader) subscriptions(p *int, n *yaml.Node, a at) {
+	if n.Kind == yaml.ScalarNode && n.Value == "auto" {
+		*p = 0
+		return
+	}
+	l.integer(p, 1, relay.MaxSubscriptions)(n, a)
+}
+
 func (l *loader) pace(p *float64, n *yaml.Node, a at) {
 	text, ok := l.scalar(n, a)
 	if !ok {

@@ -190,7 +190,11 @@ func settingsNode(s relay.Settings) *yaml.Node {
 		add("insecure_skip_verify", literal(s.TLS.InsecureSkipVerify)).flow())
 	o.add("proxy", quoted(s.Proxy)).add("onion_proxy", quoted(s.OnionProxy))
 	o.add("pace", str(formatPace(s.Pace)))
-	o.add("subscriptions", str("auto"))
+	if s.Subscriptions > 0 {
+		o.add("subscriptions", literal(s.Subscriptions))
+	} else {
+		o.add("subscriptions", str("auto"))
+	}
 	o.add("negentropy", str(word(s.Negentropy, "auto", "off")))
 	o.add("ping", new(object).add("every", span(s.PingEvery)).add("timeout", span(s.PingTimeout)).flow())
 	o.add("timeouts", new(object).add("connect", span(s.Connect)).add("ok", span(s.OK)).flow())

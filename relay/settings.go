@@ -35,6 +35,9 @@ type Settings struct {
 	Probe     time.Duration // between attempts where only an operator can help: 403, no such host, bad certificate
 }
 
+// MaxSubscriptions is the most that Settings.Subscriptions may be.
+const MaxSubscriptions = 100
+
 // Backoff between attempts: full jitter, reset by progress (an event, an OK), not by a bare connect.
 type Backoff struct {
 	Initial    time.Duration

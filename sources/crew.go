@@ -11,7 +11,7 @@ import (
 	"rebroadcastr/relay"
 )
 
-// maxPages of one relay under way at once.
+// maxPages of one relay under way at once, unless its settings say more.
 const maxPages = 10
 
 // task is one window of a group, and the walk through it.
@@ -22,6 +22,7 @@ type task struct {
 	late   int64 // visit.late when it began
 	tries  int   // of this page
 	ready  time.Time
+	gaps   int // of the walk's, told to the saver
 
 	request request
 	limited bool // by --limit
@@ -49,7 +50,7 @@ type landing struct {
 }
 
 func (v *visit) crew(how record.How, start time.Time, tasks []*task) *crew {
-	return &crew{v: v, how: how, start: start, waiting: tasks, landed: make(chan landing, maxPages)}
+	return &crew{v: v, how: how, start: start, waiting: tasks, landed: make(chan landing, relay.MaxSubscriptions)}
 }
 
 // run asks until nothing is left. An error ends the visit; what the relay did wrong is told to done.
@@ -57,8 +58,10 @@ func (c *crew) run() error {
 	ctx, cancel := context.WithCancel(c.v.ctx)
 	defer c.running.Wait()
 	defer cancel()
+	due := false
 	for {
-		replanned, due := c.v.replanned(), c.how == record.Page && c.v.due()
+		replanned := c.v.replanned()
+		due = due || c.how == record.Page && c.v.due() // which tells only once
 		if (replanned || due) && len(c.flying) == 0 {
 			if replanned {
 				return errReplanned
@@ -67,6 +70,7 @@ func (c *crew) run() error {
 				return err
 			}
 			c.v.s.phase(Backfill)
+			due = false
 			continue
 		}
 		wait := time.Hour
@@ -241,6 +245,12 @@ func (c *crew) land(l landing) error {
 	}
 	if c.how == record.CatchUp {
 		v.reached(t.group, end.proven)
+	}
+	if fresh := w.gaps[t.gaps:]; len(fresh) > 0 {
+		t.gaps = len(w.gaps)
+		if err := v.saver.add(v.ctx, saved{atoms: t.group.atoms, plan: v.plan.number, gaps: slices.Clone(fresh)}); err != nil {
+			return err
+		}
 	}
 	switch {
 	case end.done && w.split:

@@ -66,9 +66,6 @@ func (v *visit) history(top int64) error {
 
 // fellShort notes what a walk could not get.
 func (v *visit) fellShort(t *task, out outcome, what string) {
-	for _, h := range out.gaps {
-		v.s.gap(h.filter, window{h.at, h.at}, out.reason)
-	}
 	if !out.asked {
 		v.s.gap(t.group.filter, t.window, out.reason)
 		v.log.Warn().Str("relay", v.s.o.URL).Str("reason", out.reason).Msg(what)

@@ -14,7 +14,8 @@ type saved struct {
 	atoms    []atom
 	plan     uint64 // number of the plan that they were asked for
 	window   window
-	caughtUp int64 // unix seconds: the start of a completed catch-up; 0: none
+	gaps     []hole // found in window, which is not proven
+	caughtUp int64  // unix seconds: the start of a completed catch-up; 0: none
 	answer   <-chan error
 }
 
@@ -93,7 +94,7 @@ func (v *visit) load() error {
 			}
 			v.view[a.key] = ws
 		}
-		return nil
+		return v.s.loadGaps(tx, p)
 	})
 	if err != nil {
 		return fmt.Errorf("load what is proven of %s: %w", v.s.o.URL, err)
@@ -189,6 +190,9 @@ func (k *saver) save(step saved) error {
 			b := tx.Bucket(k.s.path()...)
 			return b.Put(keyCaughtUp, binary.BigEndian.AppendUint64(nil, uint64(step.caughtUp)))
 		}
+		if step.gaps != nil {
+			return k.s.keepGaps(tx, step)
+		}
 		b := tx.Bucket(k.s.path("windows")...)
 		for _, a := range step.atoms {
 			if !k.s.lets(a, step.plan) { // part of what came may have been refused
@@ -199,6 +203,9 @@ func (k *saver) save(step saved) error {
 				ws = nil
 			}
 			if err := b.Put(a.key[:], ws.add(step.window).encode()); err != nil {
+				return err
+			}
+			if err := k.s.closeGaps(tx, a, step.window); err != nil {
 				return err
 			}
 		}

@@ -28,7 +28,7 @@ func (v *visit) slots() int {
 			most--
 		}
 	}
-	return min(max(most, 1), maxPages)
+	return min(max(most, 1), relay.MaxSubscriptions)
 }
 
 // fewer halves what is asked of the relay at once: it has complained about the number of subscriptions.

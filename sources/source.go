@@ -73,7 +73,8 @@ type Source struct {
 
 	mu    sync.Mutex
 	st    Status
-	worst Completeness // of this plan's walks so far
+	worst Completeness   // of this plan's walks so far
+	kept  map[string]Gap // by row in the state
 
 	// Serve only, from here on.
 	limit   int                 // what is left of Options.Limit
@@ -108,7 +109,7 @@ func New(o Options) *Source {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Source{o: o, limit: o.Limit, mine: make(map[atomKey]windows), rest: o.Rest, changed: make(chan struct{}, 1)}
+	s := &Source{o: o, limit: o.Limit, mine: make(map[atomKey]windows), kept: make(map[string]Gap), rest: o.Rest, changed: make(chan struct{}, 1)}
 	p := newPlan(Wish{Filters: o.Filters, History: o.History, Narrow: o.Narrow}, nil)
 	s.asked.Store(p)
 	s.backoff.Store(&o.Backoff)

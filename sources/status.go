@@ -57,8 +57,8 @@ type Status struct {
 	Outside    int64        // events outside of their page's window
 	LastEvent  time.Time
 	CaughtUp   time.Time // wall-clock start of the last completed catch-up
-	Gaps       []Gap
-	MoreGaps   int // beyond the 100 that are kept
+	Gaps       []Gap     // seconds that are known to hold more first, then what this process could not get
+	MoreGaps   int       // beyond 100 of each
 }
 
 // Status tells how the source stands.
@@ -66,7 +66,8 @@ func (s *Source) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.st
-	st.Gaps = append([]Gap(nil), s.st.Gaps...)
+	kept, more := s.keptLocked()
+	st.Gaps, st.MoreGaps = append(kept, s.st.Gaps...), s.st.MoreGaps+more
 	if ns := s.lastEvent.Load(); ns != 0 {
 		st.LastEvent = time.Unix(0, ns)
 	}
@@ -145,12 +146,7 @@ func (s *Source) gap(f event.Filter, w window, reason string) {
 		return
 	}
 	f.Since, f.Until = 0, 0
-	text := f.String()
-	const most = 200
-	if len(text) > most {
-		text = text[:most] + "…"
-	}
-	s.st.Gaps = append(s.st.Gaps, Gap{text, w.lo, w.hi, reason})
+	s.st.Gaps = append(s.st.Gaps, Gap{clipped(f.String()), w.lo, w.hi, reason})
 }
 
 // paged counts a page.

@@ -185,7 +185,7 @@ func (w *walk) verdict() verdict {
 	case w.unread:
 		v.complete, v.reason = No, "a page of nothing but unreadable events"
 	case len(w.gaps) > 0:
-		v.complete, v.reason = No, "more events in one second than the relay gives at once"
+		v.complete, v.reason = No, denseSecond
 	case w.tooBig:
 		v.complete, v.reason = No, "an event above max_frame was left out"
 	case w.late:

@@ -1,0 +1,150 @@
+package sources
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"rebroadcastr/event"
+	"rebroadcastr/state"
+)
+
+// maxKept gaps of one source are kept in the state.
+const maxKept = 1000
+
+const denseSecond = "more events in one second than the relay gives at once"
+
+// Gaps that are kept, below a source's path in the bucket "gaps": seconds that hold more than the relay gives at once. Key: atom,
+// second (8 bytes, big-endian), key of the filter. Value: keptGap as JSON. A row goes when its second is proven.
+type keptGap struct {
+	Filter string `json:"filter"`
+	Reason string `json:"reason"`
+	Found  int64  `json:"found"` // unix seconds
+}
+
+func gapKey(a atomKey, at int64, filter []byte) []byte {
+	return append(binary.BigEndian.AppendUint64(slices.Clone(a[:]), uint64(at)), filter...)
+}
+
+// asksFor says whether a part of a group's filter asks for something of one of its atoms.
+func asksFor(f event.Filter, a atom) bool {
+	if len(a.filter.Authors) > 0 {
+		return slices.Contains(f.Authors, a.filter.Authors[0])
+	}
+	if tag, values := firstTag(a.filter); tag != "" {
+		return slices.Contains(f.Tags[tag], values[0])
+	}
+	return true
+}
+
+// keepGaps adds what a walk has found.
+func (s *Source) keepGaps(tx *state.Tx, step saved) error {
+	b := tx.Bucket(s.path("gaps")...)
+	rows := 0
+	if err := b.ForEach(func(_, _ []byte) error { rows++; return nil }); err != nil {
+		return err
+	}
+	for _, h := range step.gaps {
+		key := h.filter.Key()
+		value, err := json.Marshal(keptGap{clipped(h.filter.String()), denseSecond, s.o.Now().Unix()})
+		if err != nil {
+			return fmt.Errorf("encode gap: %w", err)
+		}
+		for _, a := range step.atoms {
+			if !asksFor(h.filter, a) {
+				continue
+			}
+			row := gapKey(a.key, h.at, key[:])
+			s.mu.Lock()
+			s.kept[string(row)] = Gap{clipped(h.filter.String()), h.at, h.at, denseSecond}
+			s.mu.Unlock()
+			if rows++; rows > maxKept {
+				continue
+			}
+			if err := b.Put(row, value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// closeGaps removes those of an atom that lie in a window that is proven now.
+func (s *Source) closeGaps(tx *state.Tx, a atom, w window) error {
+	from, to := gapKey(a.key, w.lo, nil), gapKey(a.key, min(w.hi, math.MaxInt64-1)+1, nil)
+	var gone [][]byte
+	c := tx.Bucket(s.path("gaps")...).Cursor()
+	for k, _ := c.Seek(from); k != nil && bytes.Compare(k, to) < 0; k, _ = c.Next() {
+		gone = append(gone, slices.Clone(k))
+	}
+	b := tx.Bucket(s.path("gaps")...)
+	for _, k := range gone {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k := range s.kept {
+		if k >= string(from) && k < string(to) {
+			delete(s.kept, k)
+		}
+	}
+	return nil
+}
+
+// loadGaps reads what is kept of a plan.
+func (s *Source) loadGaps(tx *state.Tx, p *plan) error {
+	kept := make(map[string]Gap)
+	if b := tx.Bucket(s.path("gaps")...); b != nil {
+		err := b.ForEach(func(k, v []byte) error {
+			var g keptGap
+			if len(k) < 24 || json.Unmarshal(v, &g) != nil {
+				return nil // found again
+			}
+			if _, asked := p.joined[atomKey(k[:16])]; asked {
+				at := int64(binary.BigEndian.Uint64(k[16:24]))
+				kept[string(k)] = Gap{g.Filter, at, at, g.Reason}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = kept
+	return nil
+}
+
+// keptLocked are the gaps that are kept, the newest first.
+func (s *Source) keptLocked() (list []Gap, more int) {
+	for _, g := range s.kept {
+		list = append(list, g)
+	}
+	slices.SortFunc(list, func(a, b Gap) int {
+		if a.From != b.From {
+			return int(max(min(b.From-a.From, 1), -1))
+		}
+		return strings.Compare(a.Filter, b.Filter)
+	})
+	list = slices.Compact(list)
+	if len(list) > maxGaps {
+		list, more = list[:maxGaps], len(list)-maxGaps
+	}
+	return list, more
+}
+
+// clipped is a filter's text, cut off where it is long.
+func clipped(text string) string {
+	const most = 200
+	if len(text) > most {
+		text = text[:most] + "…"
+	}
+	return text
+}
