@@ -16,7 +16,11 @@ import (
 // maxKept gaps of one source are kept in the state.
 const maxKept = 1000
 
-const denseSecond = "more events in one second than the relay gives at once"
+// Why a second is a gap.
+const (
+	denseSecond  = "more events in one second than the relay gives at once"
+	unsureSecond = "the relay never gave more events at once than in one second, so there may be more in it"
+)
 
 // Gaps that are kept, below a source's path in the bucket "gaps": seconds that hold more than the relay gives at once. Key: atom,
 // second (8 bytes, big-endian), key of the filter. Value: keptGap as JSON. A row goes when its second is proven.
@@ -50,7 +54,7 @@ func (s *Source) keepGaps(tx *state.Tx, step saved) error {
 	}
 	for _, h := range step.gaps {
 		key := h.filter.Key()
-		value, err := json.Marshal(keptGap{clipped(h.filter.String()), denseSecond, s.o.Now().Unix()})
+		value, err := json.Marshal(keptGap{clipped(h.filter.String()), h.reason(), s.o.Now().Unix()})
 		if err != nil {
 			return fmt.Errorf("encode gap: %w", err)
 		}
@@ -60,7 +64,7 @@ func (s *Source) keepGaps(tx *state.Tx, step saved) error {
 			}
 			row := gapKey(a.key, h.at, key[:])
 			s.mu.Lock()
-			s.kept[string(row)] = Gap{clipped(h.filter.String()), h.at, h.at, denseSecond}
+			s.kept[string(row)] = Gap{clipped(h.filter.String()), h.at, h.at, h.reason()}
 			s.mu.Unlock()
 			if rows++; rows > maxKept {
 				continue

@@ -4,7 +4,7 @@ package sources
 const steadyAfter = 3
 
 // orderedAfter so many steps from one event to an older one, and none to a newer one, the relay sends the newest first.
-const orderedAfter = 10
+const orderedAfter = 20
 
 // manners are what is known of how one relay gives its pages: what its NIP-11 document says, until what comes says
 // otherwise. All walks at a relay share them.

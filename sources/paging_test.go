@@ -183,7 +183,7 @@ func TestAProbeIsNotTakenIn(t *testing.T) {
 		in := newIntake(t)
 		g := start(t, r, in, openState(t), sources.Options{Once: true})
 		st := g.finished()
-		wantComplete(t, st, sources.No, "more events in one second")
+		wantComplete(t, st, sources.Unknown, "may be more in it")
 		if in.count() != 3 || len(st.Gaps) != 1 {
 			t.Errorf("%d events, gaps %v, want 3 and the second that nothing can be said of", in.count(), st.Gaps)
 		}

@@ -17,6 +17,7 @@ type second struct {
 	parts []part // to be asked for, the next one last
 	sure  int    // so many events come where the relay has them; 0: not known
 	gap   bool   // not everything can be got
+	doubt bool   // only because nothing is known of how many events the relay gives
 }
 
 // part of what is asked for.
@@ -49,7 +50,7 @@ func (w *walk) look(s *second) {
 		return
 	}
 	w.second = s
-	if w.m.cut == 0 && !w.m.sure && s.n < s.asked && s.n >= w.m.probed {
+	if s.doubt = w.m.cut == 0 && !w.m.sure && s.n < s.asked; s.doubt && s.n >= w.m.probed {
 		// All that ever came was of that second. Does the relay give more at once, of whatever it has?
 		s.step = stepProbe
 		return
@@ -144,7 +145,7 @@ func (w *walk) miss() {
 	p := s.parts[len(s.parts)-1]
 	s.parts = s.parts[:len(s.parts)-1]
 	s.gap = true
-	w.gaps = append(w.gaps, hole{s.at, p.filter})
+	w.gaps = append(w.gaps, hole{s.at, p.filter, s.doubt && w.m.cut == 0})
 	if len(p.filter.Kinds) == 0 && len(p.filter.IDs) == 0 {
 		f := p.filter
 		f.Kinds = commonKinds

@@ -97,8 +97,8 @@ func TestASpentLimitProvesNothing(t *testing.T) {
 	r := relaytest.New(t, relaytest.Script{Events: notes(1, 100, 7)})
 	in, db := newIntake(t), openState(t)
 	in.hold = true
-	g := start(t, r, in, db, sources.Options{Once: true, Limit: 20})
-	in.until("the limit", func() bool { return in.count() == 20 && len(r.Got("CLOSE")) == 1 })
+	g := start(t, r, in, db, sources.Options{Once: true, Limit: 50})
+	in.until("the limit", func() bool { return in.count() == 50 && len(r.Got("CLOSE")) == 1 })
 	r.Drop()
 	r.Wait("the next session", func() bool { return r.Accepted() == 2 })
 	in.mu.Lock()
@@ -107,7 +107,7 @@ func TestASpentLimitProvesNothing(t *testing.T) {
 		ch <- nil
 	}
 	in.mu.Unlock()
-	wantComplete(t, g.finished(), sources.Unknown, "--limit 20")
+	wantComplete(t, g.finished(), sources.Unknown, "--limit 50")
 	for _, f := range requests(t, r, "page-") {
 		if f.LimitZero {
 			t.Errorf("a page of none was asked for: %v", f)

@@ -2,6 +2,7 @@ package sources
 
 import (
 	"math"
+	"slices"
 
 	"rebroadcastr/event"
 )
@@ -55,6 +56,14 @@ type walk struct {
 type hole struct {
 	at     int64
 	filter event.Filter
+	unsure bool // perhaps everything came: it is as much as the relay ever gave at once, and nothing shows that it gives more
+}
+
+func (h hole) reason() string {
+	if h.unsure {
+		return unsureSecond
+	}
+	return denseSecond
 }
 
 // step is what the next request is for.
@@ -184,10 +193,12 @@ func (w *walk) verdict() verdict {
 		v.complete, v.reason = No, "the relay ignores until"
 	case w.unread:
 		v.complete, v.reason = No, "a page of nothing but unreadable events"
-	case len(w.gaps) > 0:
+	case slices.ContainsFunc(w.gaps, func(h hole) bool { return !h.unsure }):
 		v.complete, v.reason = No, denseSecond
 	case w.tooBig:
 		v.complete, v.reason = No, "an event above max_frame was left out"
+	case len(w.gaps) > 0:
+		v.complete, v.reason = Unknown, unsureSecond
 	case w.late:
 		v.complete, v.reason = Unknown, "events come after the relay's EOSE"
 	case w.strays:
