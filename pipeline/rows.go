@@ -90,6 +90,9 @@ func (l *link) sourceRow(source *sourceRoleOf, w relay.LinkStatus) report.Source
 	if r.State == report.Connected && r.Note == "" {
 		r.Note = f.Note // the relay is there, and closes subscriptions
 	}
+	if r.Note == "" && w.Pace > 0 {
+		r.Note = fmt.Sprintf("rate-limited: pace now %.3g/s", w.Pace)
+	}
 	if r.State == report.Paused {
 		r.Note = l.resumable(r.Note, "to try now")
 	}
@@ -100,6 +103,10 @@ func (l *link) sourceRow(source *sourceRoleOf, w relay.LinkStatus) report.Source
 	if f.Proven && f.ProvenBack > 0 {
 		r.ProvenBack = time.Unix(f.ProvenBack, 0).UTC()
 	}
+	for _, g := range f.Gaps {
+		r.Gaps = append(r.Gaps, report.Gap{Filter: g.Filter, From: g.From, To: g.To, Reason: g.Reason})
+	}
+	r.MoreGaps = f.MoreGaps
 	if why := l.gaveUp.Load(); why != nil && r.Complete != report.Yes {
 		r.Complete, r.CompleteNote = report.No, *why
 	}

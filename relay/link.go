@@ -115,7 +115,7 @@ func (l *Link) Status() LinkStatus {
 			s.Unknown[reason] = n
 		}
 	}
-	s.Roles, s.Held = l.roles.status(), l.roles.heldSince()
+	s.Roles, s.Held, s.Pace = l.roles.status(), l.roles.heldSince(), l.pace.slowed()
 	return s
 }
 

@@ -39,6 +39,7 @@ type LinkStatus struct {
 	Unknown   map[string]int64 // frames that were not understood, by reason
 	Roles     []RoleStatus     // by name
 	Insecure  bool             // its certificate is not checked
+	Pace      float64          // requests a second, while the relay finds the pace that was set too fast; 0: as set
 }
 
 // Notice is a NOTICE of the relay.

@@ -110,7 +110,17 @@ type Source struct {
 	CompleteNote string           `json:"complete_note,omitempty"`
 	ProvenBack   time.Time        `json:"proven_back_to,omitzero"`
 	LastEvent    time.Time        `json:"last_event,omitzero"`
+	Gaps         []Gap            `json:"gaps,omitempty"`
+	MoreGaps     int              `json:"more_gaps,omitempty"` // that are not listed
 	Note         string           `json:"note,omitempty"`
+}
+
+// Gap is a stretch of created_at that was asked for and could not be got whole.
+type Gap struct {
+	Filter string `json:"filter"`
+	From   int64  `json:"from"` // unix seconds, inclusive
+	To     int64  `json:"to"`   // above 1<<62: no end
+	Reason string `json:"reason"`
 }
 
 // Imbalance is what Received misses or has too much: zero once nothing is on its way.
