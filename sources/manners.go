@@ -36,7 +36,9 @@ func (m *manners) saw(a *answer, asked int) {
 	if m.page != m.first && asked == m.page && a.size() > 2*m.cut { // it does give more
 		m.cut, m.cuts, m.uneven = 0, 0, false
 	}
-	m.steps += a.steps
+	if m.steps += a.steps; a.steps >= orderedAfter/2 { // on one page: by chance once in ten factorial
+		m.steps = max(m.steps, orderedAfter)
+	}
 	if a.disordered {
 		m.steps = 0
 	}

@@ -35,6 +35,7 @@ type walk struct {
 	fresh    int // events of the last page that the one before did not have
 	repeats  int // how many events the next page is expected to have in common with those before
 	paged    bool
+	pages    int       // full ones
 	span     int64     // seconds that the last page reached back
 	top      int64     // (until, top] has been asked
 	aside    *second   // just above until, and to be decided on by what the next page brings
@@ -314,6 +315,7 @@ func (w *walk) tookPage(a answer) {
 		}
 		return
 	}
+	w.pages++
 	w.repeats, w.lastSize = a.atOldest, size
 	w.until, w.echo = oldest, true
 }
@@ -332,9 +334,12 @@ func (w *walk) left() int64 {
 	return max(0, w.until-max(w.lo, firstEvent))
 }
 
+// sharedAfter so many full pages a walk may be a long one. Most are not, and every part costs a request or two.
+const sharedAfter = 4
+
 // give splits off the older half of what is left of a walk; ok is false where that is not worth the requests.
 func (w *walk) give() (older window, ok bool) {
-	if w.paged || !w.m.known || !w.m.ordered() || w.span <= 0 || w.strays || w.whole || w.apart || w.until == openEnd {
+	if w.pages < sharedAfter || w.paged || !w.m.known || !w.m.ordered() || w.span <= 0 || w.strays || w.whole || w.apart || w.until == openEnd {
 		return window{}, false
 	}
 	from := max(w.lo, firstEvent)

@@ -256,7 +256,8 @@ func TestWalkProvesOnlyWhatCame(t *testing.T) {
 		if !m.ignores && len(w.gaps) == 0 && v.complete != Yes {
 			t.Fatalf("no gap, but complete is %v: %s", v.complete, v.reason)
 		}
-		if !m.ignores && 2*fullest < smallest && v.complete != Yes {
+		unsure := m.members && len(second) == 1 // and nothing to compare with
+		if !m.ignores && 2*fullest < smallest && v.complete != Yes && !unsure {
 			t.Fatalf("a relay whose pages hold twice what any second does is %v: %s", v.complete, v.reason)
 		}
 	})
