@@ -9,15 +9,16 @@ import (
 
 // second is one that a page may have been cut off in.
 type second struct {
-	at    int64
-	n     int // events on the page
-	asked int // most that it asked for
-	step  step
-	since int64  // stepCheck: of events that are known to be older
-	parts []part // to be asked for, the next one last
-	sure  int    // so many events come where the relay has them; 0: not known
-	gap   bool   // not everything can be got
-	doubt bool   // only because nothing is known of how many events the relay gives
+	at      int64
+	n       int // events on the page
+	asked   int // most that it asked for
+	step    step
+	since   int64  // stepCheck: of events that are known to be older
+	parts   []part // to be asked for, the next one last
+	sure    int    // so many events come where the relay has them; 0: not known
+	gap     bool   // not everything can be got
+	tainted bool   // a message was left out
+	doubt   bool   // only because nothing is known of how many events the relay gives
 }
 
 // part of what is asked for.
@@ -46,7 +47,7 @@ func (w *walk) look(s *second) {
 			w.waiting = append(w.waiting, s)
 			return
 		}
-		w.prove(s.at, s.at)
+		w.proveSecond(s)
 		return
 	}
 	w.second = s
@@ -70,7 +71,7 @@ func (w *walk) tookSecond(a answer) {
 	case stepCheck:
 		w.second = nil
 		if a.n > 0 && a.oldest < s.at && !a.disordered {
-			w.prove(s.at, s.at)
+			w.proveSecond(s)
 			if 2*s.n >= w.m.largest { // else the older ones came only after that page, as they do while a relay is filled
 				w.m.cutAt(s.n, s.asked)
 			}
@@ -88,6 +89,7 @@ func (w *walk) tookSecond(a answer) {
 		w.takeApart(s)
 	case stepPart:
 		w.fresh = a.n
+		s.tainted = s.tainted || w.tainted
 		if a.above > 0 && a.n == 0 && !a.finish {
 			w.ignores = true
 		}
@@ -163,7 +165,7 @@ func (w *walk) nextPart() {
 	}
 	w.second = nil
 	if !s.gap {
-		w.prove(s.at, s.at)
+		w.proveSecond(s)
 	}
 }
 

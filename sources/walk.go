@@ -44,12 +44,13 @@ type walk struct {
 	waiting  []*second // looked at in the end, when more is known of the relay
 
 	proved  windows // by the page that took digests
-	tooBig  bool
-	late    bool // set from outside: old events come after EOSE, so none of the relay's EOSEs says anything
-	strays  bool // events after the window came
-	ignores bool // pages of nothing but such events came
-	unread  bool // pages of nothing but unreadable events came
-	split   bool // to be asked for author by author
+	tooBig  bool    // on some page
+	tainted bool    // the page that took digests: a message was left out while it was open
+	late    bool    // set from outside: old events come after EOSE, so none of the relay's EOSEs says anything
+	strays  bool    // events after the window came
+	ignores bool    // pages of nothing but such events came
+	unread  bool    // pages of nothing but unreadable events came
+	split   bool    // to be asked for author by author
 	gaps    []hole
 }
 
@@ -157,7 +158,8 @@ func (w *walk) next(most int) request {
 // took digests the answer to what next said last.
 func (w *walk) took(a answer) verdict {
 	w.proved, w.fresh = nil, 0
-	w.tooBig = w.tooBig || a.tooBig > 0
+	w.tainted = a.tooBig > 0
+	w.tooBig = w.tooBig || w.tainted
 	if w.asked.step != stepProbe {
 		w.strays = w.strays || a.stray || a.above > 0
 	}
@@ -211,7 +213,7 @@ func (w *walk) verdict() verdict {
 // prove takes a window as proven, unless nothing that this relay says can be relied on.
 func (w *walk) prove(lo, hi int64) {
 	// A page that may be full of what is newer than asked for does not say that everything was on it.
-	if !w.strays && !w.late && !w.tooBig && lo <= hi {
+	if !w.strays && !w.late && !w.tainted && lo <= hi {
 		w.proved = w.proved.add(window{lo, hi})
 	}
 }
@@ -225,8 +227,15 @@ func (w *walk) end() {
 		if w.m.full(s.n, s.asked) {
 			w.look(s)
 		} else {
-			w.prove(s.at, s.at)
+			w.proveSecond(s)
 		}
+	}
+}
+
+// proveSecond takes a second as whole.
+func (w *walk) proveSecond(s *second) {
+	if !s.tainted {
+		w.prove(s.at, s.at)
 	}
 }
 
@@ -308,7 +317,7 @@ func (w *walk) tookPage(a answer) {
 	w.top = min(w.top, oldest) // proven down to oldest, which the next page's window begins with
 	if w.m.known && (a.oldest == a.newest || a.oldest >= w.until || !w.m.full(size, most)) {
 		// Either everything was on that page, or it was cut off in its oldest second: what lies before that tells.
-		w.aside = &second{at: oldest, n: size, asked: most}
+		w.aside = &second{at: oldest, n: size, asked: most, tainted: w.tainted}
 		w.top, w.until, w.echo = oldest-1, oldest-1, false
 		if w.until < max(w.lo, 1-w.edge()) {
 			w.end()
@@ -358,7 +367,7 @@ func (w *walk) decide(a answer) {
 	switch {
 	case s == nil:
 	case a.newest >= s.at && a.oldest < s.at: // newest first: nothing of that second is behind the older ones
-		w.prove(s.at, s.at)
+		w.proveSecond(s)
 	default:
 		s.step, s.since = stepCheck, a.newest
 		w.second = s

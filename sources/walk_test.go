@@ -453,15 +453,38 @@ func TestAuthorsApart(t *testing.T) {
 }
 
 func TestAnEventThatIsTooBigIsNotProven(t *testing.T) {
-	w := newWalk(event.Filter{}, window{0, openEnd}, newManners(500, false))
-	w.next(500)
-	v := w.took(answer{n: 1, oldest: 1000, newest: 1000, atOldest: 1, ids: map[event.ID]struct{}{{1}: {}}, tooBig: 1})
-	for !v.done {
-		w.next(500)
-		v = w.took(answer{ids: map[event.ID]struct{}{}, finish: true})
+	var all []stored
+	for i := range 1000 {
+		all = append(all, stored{1000 + int64(i), 1, 1})
 	}
-	if v.complete != No || len(v.proven) != 0 {
-		t.Errorf("complete %v, proven %v, want no and nothing", v.complete, v.proven)
+	m := model{events: all, cap: 100}
+	known := newManners(500, false)
+	w := newWalk(event.Filter{}, window{0, openEnd}, known)
+	var proven windows
+	var v verdict
+	for pages := 0; !v.done; pages++ {
+		if pages > 40 {
+			t.Fatal("no end")
+		}
+		r := w.next(500)
+		page, _ := m.serve(r)
+		a := answer{ids: map[event.ID]struct{}{}}
+		prev := int64(openEnd)
+		for _, i := range page {
+			if at := m.events[i].at; at == 1500 {
+				a.tooBig++
+			} else {
+				a.add(eventID(i), at, r.to, openEnd, &prev)
+			}
+		}
+		v = w.took(a)
+		for _, p := range v.proven {
+			proven = proven.add(p)
+		}
+	}
+	missing := proven.missing(window{0, openEnd})
+	if v.complete != No || len(missing) != 1 || missing[0].lo > 1500 || missing[0].hi < 1500 || missing[0].hi-missing[0].lo > 101 {
+		t.Errorf("complete %v (%s), not proven: %v, want no, and the page around 1500", v.complete, v.reason, missing)
 	}
 }
 
