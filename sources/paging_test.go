@@ -273,3 +273,17 @@ func TestWaysOfPaging(t *testing.T) {
 		})
 	}
 }
+
+// Several windows at once over connections that carry only so much: what is asked again stays in bounds.
+func TestSeveralWindowsOverConnectionsThatAreCut(t *testing.T) {
+	all := notes(1, 2000, 3600)
+	r := relaytest.New(t, relaytest.Script{Events: all, Cap: 50, CloseAfter: 450})
+	in := newIntake(t)
+	g := start(t, r, in, openState(t), sources.Options{Once: true})
+	wantComplete(t, g.finished(), sources.Yes, "")
+	received := g.door.Tally.Received.Load()
+	if in.count() != len(all) || received > int64(len(all))*3/2 {
+		t.Errorf("%d events came of %d, %d on the wire over %d connections", in.count(), len(all), received, r.Accepted())
+	}
+	t.Logf("%d events on the wire over %d connections", received, r.Accepted())
+}

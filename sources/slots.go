@@ -8,7 +8,7 @@ import (
 
 // slots is how many pages may be under way at once: what the relay takes, less the live subscriptions.
 func (v *visit) slots() int {
-	if v.s.o.Limit > 0 {
+	if v.s.o.Limit > 0 || v.s.cuts > 1 || v.s.halved > 0 { // a connection that is cut after so much must carry one page whole
 		return 1
 	}
 	most := v.sess.Settings().Subscriptions
