@@ -1,0 +1,148 @@
+package sources
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"rebroadcastr/event"
+)
+
+// A walk that gives its older half away, again and again, misses nothing, and costs hardly more.
+func TestWalksThatShare(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		seed := rapid.Uint64().Draw(t, "seed")
+		random := rand.New(rand.NewPCG(seed, 1))
+		m := model{cap: rapid.IntRange(50, 200).Draw(t, "cap"), exclusive: rapid.Bool().Draw(t, "exclusive")}
+		for range random.IntN(5000) {
+			m.events = append(m.events, stored{firstEvent + int64(random.ExpFloat64()*1e7), 1, 1})
+		}
+		known := newManners(500, false)
+		f := event.Filter{Authors: []event.PubKey{{1}}}
+		got, wire, pages := map[int]bool{}, 0, 0
+		var proven windows
+		walks := []*walk{newWalk(f, window{0, openEnd}, known)}
+		ended := 0
+		for len(walks) > 0 {
+			at := random.IntN(len(walks))
+			w := walks[at]
+			r := w.next(500)
+			if len(walks) < 10 { // while that page is under way
+				if older, ok := w.give(); ok {
+					walks = append(walks, newWalk(f, older, known))
+				}
+			}
+			if pages++; pages > 10_000 {
+				t.Fatal("no end")
+			}
+			page, _ := m.serve(r)
+			wire += len(page)
+			a := answer{ids: map[event.ID]struct{}{}}
+			prev := int64(openEnd)
+			for _, i := range page {
+				a.add(eventID(i), m.events[i].at, r.to, openEnd, &prev)
+				got[i] = true
+			}
+			v := w.took(a)
+			for _, p := range v.proven {
+				proven = proven.add(p)
+			}
+			if !v.done {
+				continue
+			}
+			if ended++; v.complete != Yes {
+				t.Fatalf("a walk ended %v: %s", v.complete, v.reason)
+			}
+			walks = slices.Delete(walks, at, at+1)
+		}
+		if len(got) != len(m.events) || !slices.Equal(proven, windows{{0, openEnd}}) {
+			t.Fatalf("%d of %d events came, proven is %v", len(got), len(m.events), proven)
+		}
+		if most := len(m.events)*105/100 + 6*m.cap; wire > most {
+			t.Fatalf("%d events on the wire for %d with a cap of %d, %d pages, %d walks, want at most %d", wire, len(m.events), m.cap, pages, ended, most)
+		}
+	})
+}
+
+// What NIP-11 says is believed until something else comes: a page of what was promised is full, a shorter one is not.
+func TestAnAdvertisedLimit(t *testing.T) {
+	var all []stored
+	for i := range 700 {
+		all = append(all, stored{1_700_000_000 - int64(i), 1, 1})
+	}
+	for _, limit := range []int{100, 300} { // 300 is not true
+		w := newWalk(event.Filter{Authors: []event.PubKey{{1}}}, window{0, openEnd}, newManners(limit, true))
+		out := run(t, model{events: all, cap: 100}, w)
+		if out.verdict.complete != Yes || len(out.got) != 700 || out.pages > 13 {
+			t.Errorf("advertised %d: complete %v, %d events in %d pages, want yes, 700, at most 13", limit, out.verdict.complete, len(out.got), out.pages)
+		}
+	}
+}
+
+// A full page for several authors need not be the newest events: then each is asked for alone.
+func TestAuthorsApart(t *testing.T) {
+	var all []stored
+	for i := range 90 {
+		all = append(all, stored{1_700_000_000 - int64(i), 1, byte(1 + i/80)}) // 80 of one, 10 of another
+	}
+	f := event.Filter{Authors: []event.PubKey{{1}, {2}}}
+	m := model{events: all, cap: 40, apart: true}
+	w := newWalk(f, window{0, openEnd}, newManners(500, false))
+	w.apart = true
+	out := run(t, m, w)
+	if !w.split || len(out.proven) > 0 {
+		t.Errorf("split %v, proven %v, want two walks and nothing proven yet", w.split, out.proven)
+	}
+	known := newManners(500, false)
+	for _, author := range f.Authors {
+		run(t, m, newWalk(event.Filter{Authors: []event.PubKey{author}}, window{0, openEnd}, known))
+	}
+	w = newWalk(f, window{1_700_000_000 - 85, openEnd}, known)
+	w.apart = true
+	if run(t, m, w); !w.split {
+		t.Error("a full page for two authors was taken as whole")
+	}
+	w = newWalk(f, window{1_700_000_000 - 10, openEnd}, known)
+	w.apart = true
+	if out := run(t, m, w); w.split || out.verdict.complete != Yes || out.pages != 1 {
+		t.Errorf("a short page for two authors: split %v, complete %v, %d pages, want one page that says it all", w.split, out.verdict.complete, out.pages)
+	}
+}
+
+func TestAnEventThatIsTooBigIsNotProven(t *testing.T) {
+	var all []stored
+	for i := range 1000 {
+		all = append(all, stored{1000 + int64(i), 1, 1})
+	}
+	m := model{events: all, cap: 100}
+	known := newManners(500, false)
+	w := newWalk(event.Filter{}, window{0, openEnd}, known)
+	var proven windows
+	var v verdict
+	for pages := 0; !v.done; pages++ {
+		if pages > 40 {
+			t.Fatal("no end")
+		}
+		r := w.next(500)
+		page, _ := m.serve(r)
+		a := answer{ids: map[event.ID]struct{}{}}
+		prev := int64(openEnd)
+		for _, i := range page {
+			if at := m.events[i].at; at == 1500 {
+				a.tooBig++
+			} else {
+				a.add(eventID(i), at, r.to, openEnd, &prev)
+			}
+		}
+		v = w.took(a)
+		for _, p := range v.proven {
+			proven = proven.add(p)
+		}
+	}
+	missing := proven.missing(window{0, openEnd})
+	if v.complete != No || len(missing) != 1 || missing[0].lo > 1500 || missing[0].hi < 1500 || missing[0].hi-missing[0].lo > 101 {
+		t.Errorf("complete %v (%s), not proven: %v, want no, and the page around 1500", v.complete, v.reason, missing)
+	}
+}
