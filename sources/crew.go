@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rebroadcastr/event"
@@ -23,6 +24,9 @@ type task struct {
 	tries  int   // of this page
 	ready  time.Time
 	gaps   int // of the walk's, told to the saver
+	// unsaved: what the last page has proven is not on disk yet. The next one waits for that, so that the end of this process
+	// costs one page; the other windows go on meanwhile.
+	unsaved atomic.Bool
 
 	request request
 	limited bool // by --limit
@@ -38,6 +42,7 @@ type crew struct {
 	waiting []*task // to be asked, the first one next
 	flying  []*task
 	landed  chan landing
+	saved   chan struct{} // 1: something unsaved was saved
 	running sync.WaitGroup
 }
 
@@ -50,7 +55,7 @@ type landing struct {
 }
 
 func (v *visit) crew(how record.How, start time.Time, tasks []*task) *crew {
-	return &crew{v: v, how: how, start: start, waiting: tasks, landed: make(chan landing, relay.MaxSubscriptions)}
+	return &crew{v: v, how: how, start: start, waiting: tasks, landed: make(chan landing, relay.MaxSubscriptions), saved: make(chan struct{}, 1)}
 }
 
 // run asks until nothing is left. An error ends the visit; what the relay did wrong is told to done.
@@ -95,6 +100,8 @@ func (c *crew) run() error {
 				return err
 			}
 		case <-t.C:
+		case <-c.saved:
+			t.Stop()
 		case <-c.v.ctx.Done():
 			t.Stop()
 			return context.Cause(c.v.ctx)
@@ -109,6 +116,9 @@ func (c *crew) launch(ctx context.Context) (wait time.Duration, err error) {
 		wait = time.Hour
 		var next *task
 		for i, t := range c.waiting {
+			if t.unsaved.Load() {
+				continue
+			}
 			if left := time.Until(t.ready); left > 0 {
 				wait = min(wait, left)
 				continue
@@ -240,15 +250,26 @@ func (c *crew) land(l landing) error {
 		more.proven = append(more.proven, end.proven...)
 		end = more
 	}
-	if err := v.prove(t.group, end.proven, c.start.Add(-v.s.o.Overlap).Unix()); err != nil {
-		return err
-	}
+	steps := v.prove(t.group, end.proven, c.start.Add(-v.s.o.Overlap).Unix())
 	if c.how == record.CatchUp {
 		v.reached(t.group, end.proven)
 	}
 	if fresh := w.gaps[t.gaps:]; len(fresh) > 0 {
 		t.gaps = len(w.gaps)
-		if err := v.saver.add(v.ctx, saved{atoms: t.group.atoms, plan: v.plan.number, gaps: slices.Clone(fresh)}); err != nil {
+		steps = append(steps, saved{atoms: t.group.atoms, plan: v.plan.number, gaps: slices.Clone(fresh)})
+	}
+	for i, step := range steps {
+		if i == len(steps)-1 {
+			t.unsaved.Store(true)
+			step.told = func() {
+				t.unsaved.Store(false)
+				select {
+				case c.saved <- struct{}{}:
+				default:
+				}
+			}
+		}
+		if err := v.saver.add(v.ctx, step); err != nil {
 			return err
 		}
 	}

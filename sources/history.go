@@ -163,23 +163,21 @@ func (v *visit) refused(t *task, e pageEnd) (out outcome, again bool, wait time.
 	return out, true, v.s.wait(t.tries, wanted), nil
 }
 
-// prove takes windows into this visit's view, and to the state once what they stand for is on disk.
-func (v *visit) prove(g group, ws windows, clip int64) error {
+// prove takes windows into this visit's view, and says what is to be saved once what they stand for is on disk.
+func (v *visit) prove(g group, ws windows, clip int64) (steps []saved) {
 	for _, w := range ws {
 		for _, a := range g.atoms {
 			v.view[a.key] = v.view[a.key].add(w)
 		}
 		v.s.remember(g, w, clip)
 		if w.hi = min(w.hi, clip); w.lo <= w.hi {
-			if err := v.saver.add(v.ctx, saved{atoms: g.atoms, plan: v.plan.number, window: w}); err != nil {
-				return err
-			}
+			steps = append(steps, saved{atoms: g.atoms, plan: v.plan.number, window: w})
 		}
 	}
 	if len(ws) > 0 {
 		v.s.proven(v.plan.atoms, v.view)
 	}
-	return nil
+	return steps
 }
 
 // remember keeps what this process has proven, and notes it when that is more than before: the next session begins

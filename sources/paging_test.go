@@ -2,8 +2,11 @@ package sources_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -11,10 +14,12 @@ import (
 	"time"
 
 	"github.com/nbd-wtf/go-nostr"
+	"github.com/rs/zerolog"
 
 	"rebroadcastr/event"
 	"rebroadcastr/relaytest"
 	"rebroadcastr/sources"
+	"rebroadcastr/state"
 )
 
 // kinded is event i of author 1, of a kind, dated at.
@@ -286,4 +291,48 @@ func TestSeveralWindowsOverConnectionsThatAreCut(t *testing.T) {
 		t.Errorf("%d events came of %d, %d on the wire over %d connections", in.count(), len(all), received, r.Accepted())
 	}
 	t.Logf("%d events on the wire over %d connections", received, r.Accepted())
+}
+
+// What the state says at any moment is enough to go on from: a run that begins with it asks for little more than what had not
+// come by then, a page for each window that was under way.
+func TestGoingOnFromTheStateOfAMoment(t *testing.T) {
+	const limit = 50
+	all := notes(1, 4000, 3600)
+	r := relaytest.New(t, relaytest.Script{Events: all, Cap: limit})
+	for _, when := range []int{300, 1700, 3100} {
+		in, db := newIntake(t), openState(t)
+		g := start(t, r, in, db, sources.Options{Once: true})
+		in.until("some of it", func() bool { return in.count() >= when })
+		path := filepath.Join(t.TempDir(), "state.db")
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(db.CopyTo(f), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		had := in.count() // at least what was there at the moment of the copy
+		g.stop()
+
+		again, err := state.Open(path, zerolog.Nop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest := newIntake(t)
+		g = start(t, r, rest, again, sources.Options{Once: true})
+		wantComplete(t, g.finished(), sources.Yes, "")
+		if err := again.Close(); err != nil {
+			t.Error(err)
+		}
+		for _, ev := range all {
+			if !in.has(ev) && !rest.has(ev) {
+				t.Fatalf("an event that neither run has got, at %d", had)
+			}
+		}
+		twice := int(g.door.Tally.Received.Load()) - (len(all) - had)
+		t.Logf("at %d of %d: %d events were asked for twice", had, len(all), twice)
+		if most := 10 * 2 * limit; twice > most {
+			t.Errorf("%d events were asked for twice after %d, want at most %d: a page and what was under way for each of ten windows", twice, had, most)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package sources
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,6 +18,7 @@ type saved struct {
 	gaps     []hole // found in window, which is not proven
 	caughtUp int64  // unix seconds: the start of a completed catch-up; 0: none
 	answer   <-chan error
+	told     func() // once it is saved, or cannot be; nil: nobody waits
 }
 
 // farewell is the time that barriers have to answer when a session ends in the middle; what is not saved by then is
@@ -166,46 +168,83 @@ func (k *saver) run() (err error) {
 		k.err = err
 		close(k.done)
 	}()
-	for step := range k.steps {
-		select {
-		case err := <-step.answer:
-			if err != nil {
-				// Later steps stand on this one's events.
-				return fmt.Errorf("wait for the archive: %w", err)
+	for first := range k.steps {
+		for step, more := first, true; more; {
+			if err := k.durable(step); err != nil {
+				return k.hurried(err)
 			}
-		case <-k.hurry.Done():
-			return nil
-		}
-		if err := k.save(step); err != nil {
-			// Costs asking again. The steps to come are as true without it.
-			k.s.o.Log.Error().Err(err).Str("relay", k.s.o.URL).Msg("progress not saved")
+			batch := []saved{step}
+			batch, step, more = k.ready(batch)
+			if err := k.save(batch); err != nil {
+				// Costs asking again. The steps to come are as true without it.
+				k.s.o.Log.Error().Err(err).Str("relay", k.s.o.URL).Msg("progress not saved")
+			}
+			for _, done := range batch {
+				if done.told != nil {
+					done.told()
+				}
+			}
 		}
 	}
 	return nil
 }
 
-func (k *saver) save(step saved) error {
+// ready adds to batch what can be saved in the same transaction; next, if there is one, must wait for its barrier.
+func (k *saver) ready(batch []saved) (_ []saved, next saved, more bool) {
+	for {
+		select {
+		case step, ok := <-k.steps:
+			if !ok {
+				return batch, saved{}, false
+			}
+			if len(step.answer) == 0 {
+				return batch, step, true
+			}
+			if err := <-step.answer; err != nil {
+				step.answer = failed(err)
+				return batch, step, true
+			}
+			batch = append(batch, step)
+		default:
+			return batch, saved{}, false
+		}
+	}
+}
+
+// failed is an answer that has come already.
+func failed(err error) <-chan error {
+	c := make(chan error, 1)
+	c <- err
+	return c
+}
+
+var errHurry = errors.New("the session has ended")
+
+// durable waits for the barrier in front of a step.
+func (k *saver) durable(step saved) error {
+	select {
+	case err := <-step.answer:
+		if err != nil {
+			// Later steps stand on this one's events.
+			return fmt.Errorf("wait for the archive: %w", err)
+		}
+		return nil
+	case <-k.hurry.Done():
+		return errHurry
+	}
+}
+
+func (k *saver) hurried(err error) error {
+	if errors.Is(err, errHurry) {
+		return nil
+	}
+	return err
+}
+
+func (k *saver) save(batch []saved) error {
 	err := k.s.o.State.Update(func(tx *state.Tx) error {
-		if step.caughtUp != 0 {
-			b := tx.Bucket(k.s.path()...)
-			return b.Put(keyCaughtUp, binary.BigEndian.AppendUint64(nil, uint64(step.caughtUp)))
-		}
-		if step.gaps != nil {
-			return k.s.keepGaps(tx, step)
-		}
-		b := tx.Bucket(k.s.path("windows")...)
-		for _, a := range step.atoms {
-			if !k.s.lets(a, step.plan) { // part of what came may have been refused
-				continue
-			}
-			ws, err := k.s.stored(b.Get(a.key[:]))
-			if err != nil {
-				ws = nil
-			}
-			if err := b.Put(a.key[:], ws.add(step.window).encode()); err != nil {
-				return err
-			}
-			if err := k.s.closeGaps(tx, a, step.window); err != nil {
+		for _, step := range batch {
+			if err := k.put(tx, step); err != nil {
 				return err
 			}
 		}
@@ -214,8 +253,37 @@ func (k *saver) save(step saved) error {
 	if err != nil {
 		return fmt.Errorf("save what is proven of %s: %w", k.s.o.URL, err)
 	}
+	for _, step := range batch {
+		if step.caughtUp != 0 {
+			k.s.caughtUp(step.caughtUp)
+		}
+	}
+	return nil
+}
+
+func (k *saver) put(tx *state.Tx, step saved) error {
 	if step.caughtUp != 0 {
-		k.s.caughtUp(step.caughtUp)
+		b := tx.Bucket(k.s.path()...)
+		return b.Put(keyCaughtUp, binary.BigEndian.AppendUint64(nil, uint64(step.caughtUp)))
+	}
+	if step.gaps != nil {
+		return k.s.keepGaps(tx, step)
+	}
+	b := tx.Bucket(k.s.path("windows")...)
+	for _, a := range step.atoms {
+		if !k.s.lets(a, step.plan) { // part of what came may have been refused
+			continue
+		}
+		ws, err := k.s.stored(b.Get(a.key[:]))
+		if err != nil {
+			ws = nil
+		}
+		if err := b.Put(a.key[:], ws.add(step.window).encode()); err != nil {
+			return err
+		}
+		if err := k.s.closeGaps(tx, a, step.window); err != nil {
+			return err
+		}
 	}
 	return nil
 }

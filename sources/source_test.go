@@ -471,7 +471,7 @@ func TestAWindowIsSavedOnlyAfterTheBarrier(t *testing.T) {
 	in, db := newIntake(t), openState(t)
 	in.hold = true
 	g := start(t, r, in, db, sources.Options{Once: true})
-	in.until("the walk to its end with no barrier answered", func() bool { return in.count() == 300 && len(r.Got("CLOSE")) >= 5 })
+	in.until("a page whose barrier is not answered", func() bool { return in.count() == 100 && len(r.Got("CLOSE")) == 1 })
 	if ws := savedWindows(t, db, r.URL); ws != 0 {
 		t.Errorf("%d windows are saved before anything is on disk, want none", ws)
 	}
