@@ -25,6 +25,7 @@ type second struct {
 type part struct {
 	filter event.Filter
 	extra  bool // what is left of it is in a gap already
+	whole  bool // asked for in a full page, though smaller ones are asked for now
 }
 
 // commonKinds are asked for where a second holds more events of an author than a relay gives at once and no
@@ -130,8 +131,11 @@ func (w *walk) divide() {
 	case halves != nil:
 		s.parts = s.parts[:len(s.parts)-1]
 		for _, f := range halves {
-			s.parts = append(s.parts, part{f, p.extra})
+			s.parts = append(s.parts, part{filter: f, extra: p.extra})
 		}
+		s.step = stepPart
+	case s.asked < w.m.page && !p.whole: // only our own small pages may not hold it
+		s.parts[len(s.parts)-1].whole = true
 		s.step = stepPart
 	case p.extra:
 		s.parts = s.parts[:len(s.parts)-1]
@@ -151,7 +155,7 @@ func (w *walk) miss() {
 	if len(p.filter.Kinds) == 0 && len(p.filter.IDs) == 0 {
 		f := p.filter
 		f.Kinds = commonKinds
-		s.parts = append(s.parts, part{f, true})
+		s.parts = append(s.parts, part{filter: f, extra: true})
 	}
 	w.nextPart()
 }

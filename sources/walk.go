@@ -142,7 +142,11 @@ func (w *walk) next(most int) request {
 	case stepProbe:
 		r.filter, in, r.limit = event.Filter{}, window{0, openEnd}, w.second.n+1
 	case stepPart, stepLeaf:
-		r.filter, in = w.second.parts[len(w.second.parts)-1].filter, window{w.second.at, w.second.at}
+		p := w.second.parts[len(w.second.parts)-1]
+		r.filter, in = p.filter, window{w.second.at, w.second.at}
+		if p.whole {
+			r.limit = w.m.page
+		}
 		if w.second.sure > 0 {
 			r.limit = w.second.sure
 		}
