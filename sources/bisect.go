@@ -41,7 +41,7 @@ func (w *walk) tookBisect(a answer) {
 	case !w.m.full(size, most):
 		w.prove(n.lo, n.hi)
 	case n.lo == n.hi:
-		w.look(&second{at: n.lo, n: size, asked: most, tainted: w.tainted})
+		w.look(&second{at: n.lo, n: size, asked: most, small: w.asked.small, tainted: w.tainted})
 	case a.n == 0:
 		w.strays = true // full of what nobody asked for
 	default:

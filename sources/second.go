@@ -10,8 +10,9 @@ import (
 // second is one that a page may have been cut off in.
 type second struct {
 	at      int64
-	n       int // events on the page
-	asked   int // most that it asked for
+	n       int  // events on the page
+	asked   int  // most that it asked for
+	small   bool // less than is usual
 	step    step
 	since   int64  // stepCheck: of events that are known to be older
 	parts   []part // to be asked for, the next one last
@@ -134,7 +135,7 @@ func (w *walk) divide() {
 			s.parts = append(s.parts, part{filter: f, extra: p.extra})
 		}
 		s.step = stepPart
-	case s.asked < w.m.page && !p.whole: // only our own small pages may not hold it
+	case (s.small || w.asked.small) && !p.whole: // only our own small pages may not hold it
 		s.parts[len(s.parts)-1].whole = true
 		s.step = stepPart
 	case p.extra:

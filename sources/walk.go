@@ -88,6 +88,7 @@ type request struct {
 	since, until int64        // both inclusive; until 0: none
 	to           int64        // until without the edge
 	limit        int
+	small        bool // limit is less than is usual
 }
 
 // verdict of a page.
@@ -130,7 +131,7 @@ func (w *walk) edge() int64 {
 
 // next is what to ask for, at most most events of it.
 func (w *walk) next(most int) request {
-	r := request{step: w.step(), filter: w.filter, limit: min(w.m.page, most)}
+	r := request{step: w.step(), filter: w.filter, limit: min(w.m.page, most), small: most < w.m.page}
 	var in window
 	switch r.step {
 	case stepPage:
@@ -321,7 +322,7 @@ func (w *walk) tookPage(a answer) {
 	w.top = min(w.top, oldest) // proven down to oldest, which the next page's window begins with
 	if w.m.known && (a.oldest == a.newest || a.oldest >= w.until || !w.m.full(size, most)) {
 		// Either everything was on that page, or it was cut off in its oldest second: what lies before that tells.
-		w.aside = &second{at: oldest, n: size, asked: most, tainted: w.tainted}
+		w.aside = &second{at: oldest, n: size, asked: most, small: w.asked.small, tainted: w.tainted}
 		w.top, w.until, w.echo = oldest-1, oldest-1, false
 		if w.until < max(w.lo, 1-w.edge()) {
 			w.end()
