@@ -23,6 +23,7 @@ var layers = map[string][]string{
 	"state":     leaves,
 	"policy":    {"event", "relay/url"},
 	"record":    {"event", "place"},
+	"reconcile": {"event"},
 	"event":     nil,
 	"place":     nil,
 	"report":    nil,
@@ -34,7 +35,7 @@ var layers = map[string][]string{
 var (
 	stages = []string{"sources", "sinks", "dedup", "archive"}
 	links  = []string{"relay", "state"}
-	leaves = []string{"event", "place", "record", "report", "policy", "relay/url"}
+	leaves = []string{"event", "place", "record", "report", "policy", "reconcile", "relay/url"}
 )
 
 func join(lists ...[]string) []string { return slices.Concat(lists...) }
