@@ -271,7 +271,7 @@ func (c *core) message(frameKind int, frame []byte) {
 	case kindNotice:
 		m.text = clean(m.text)
 		c.notice(m.text)
-	case kindEvent:
+	case kindEvent, kindNeg:
 	default:
 		m.text = clean(m.text)
 	}
@@ -315,6 +315,10 @@ func (r *registered) deliver(c *core, m *message, frame []byte) (known bool) {
 		r.Notice(m.text)
 	case kindAuth:
 		r.Auth(m.text)
+	case kindNeg:
+		r.Neg(m.sub, m.text)
+	case kindNegErr:
+		r.NegErr(m.sub, m.text, m.most)
 	case kindTooBig:
 		r.TooBig()
 	case kindOther:
@@ -337,6 +341,10 @@ func (r *registered) takes(k kind) bool {
 		return r.Notice != nil
 	case kindAuth:
 		return r.Auth != nil
+	case kindNeg:
+		return r.Neg != nil
+	case kindNegErr:
+		return r.NegErr != nil
 	case kindTooBig:
 		return r.TooBig != nil
 	case kindOther:

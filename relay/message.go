@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -22,6 +23,8 @@ const (
 	kindOK
 	kindNotice
 	kindAuth
+	kindNeg
+	kindNegErr
 	kindTooBig // above Settings.MaxFrame; nothing of it was kept
 	kindOther  // an array with a label that this package does not know
 )
@@ -43,10 +46,11 @@ var unknownReasons = [...]string{UnknownBinary, UnknownNotJSON, UnknownNotArray,
 type message struct {
 	kind  kind
 	label string   // kindOther: its first element
-	sub   string   // EOSE, CLOSED
-	text  string   // CLOSED, OK, NOTICE: the relay's words; AUTH: the challenge; EOSE: the hint
+	sub   string   // EOSE, CLOSED, NEG-MSG, NEG-ERR
+	text  string   // CLOSED, OK, NOTICE, NEG-ERR: the relay's words; AUTH: the challenge; EOSE: the hint; NEG-MSG: its hex
 	id    event.ID // OK
 	ok    bool     // OK
+	most  int64    // NEG-ERR: how many ids the relay reconciles at once; 0: it does not say
 }
 
 // parse takes a text frame apart. An EVENT is only recognised: its event is the role's to parse. Elements beyond those
@@ -99,6 +103,17 @@ func parse(frame []byte, m *message) (unknown string) {
 	case "AUTH":
 		m.kind = kindAuth
 		m.text, good = stringOf(e[1])
+	case "NEG-MSG":
+		m.kind = kindNeg
+		m.sub, good = stringOf(e[1])
+		if good {
+			m.text, good = stringOf(e[2])
+		}
+	case "NEG-ERR", "NEG-ERROR": // the latter is khatru's
+		m.kind = kindNegErr
+		m.sub, good = stringOf(e[1])
+		m.text, _ = stringOf(e[2])
+		m.most = positive(e[3])
 	default:
 		m.kind, good = kindOther, true
 	}
@@ -218,6 +233,15 @@ func stringOf(e []byte) (s string, ok bool) {
 		return "", false
 	}
 	return s, json.Unmarshal(e, &s) == nil
+}
+
+// positive is a number above 0, also where it comes as text; else 0.
+func positive(e []byte) int64 {
+	n, err := strconv.ParseInt(strings.Trim(string(e), `"`), 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
 }
 
 // maxText in bytes is what is kept of a relay's words: they go to logs, status and ledgers.

@@ -43,9 +43,11 @@ type Handler struct {
 	Closed func(sub, reason string)                      // see ClassifyClosed
 	OK     func(id event.ID, accepted bool, text string) // see Classify
 	Notice func(text string)
+	Neg    func(sub, hex string)                         // NEG-MSG (NIP-77)
+	NegErr func(sub, reason string, most int64)          // NEG-ERR or NEG-ERROR; most: the ids that the relay reconciles at once, 0: it does not say
 	TooBig func()                                        // a message above Settings.MaxFrame was passed over, perhaps an event
 	Auth   func(challenge string)                        // informational: there is no key to answer with
-	Other  func(label string, frame []byte) (known bool) // a message with another label (NEG-MSG, COUNT); the bytes are valid until it returns
+	Other  func(label string, frame []byte) (known bool) // a message with another label (COUNT); the bytes are valid until it returns
 }
 
 // Session is a role's view of one websocket while it lives.
