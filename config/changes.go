@@ -65,6 +65,9 @@ func (d *differ) sources() {
 			if old.History != now.History {
 				texts = append(texts, "history "+formatHistory(old.History)+" → "+formatHistory(now.History))
 			}
+			if old.Reconcile != now.Reconcile {
+				texts = append(texts, "reconcile "+formatReconcile(old.Reconcile)+" → "+formatReconcile(now.Reconcile))
+			}
 			d.role("source", now.URL, old.Name, now.Name, texts)
 		}
 	})

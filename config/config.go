@@ -23,9 +23,10 @@ type Config struct {
 	All    bool           // "everyone" was said
 	Asked  string         // Want and History in words: "1 author and mentions, all time"
 
-	History History
-	Sources []Source
-	Sinks   []Sink
+	History   History
+	Reconcile Reconcile
+	Sources   []Source
+	Sinks     []Sink
 
 	// Relays holds the settings of relays that have their own, by normalised URL. Relay answers for every URL.
 	Relays  map[string]relay.Settings
@@ -53,12 +54,13 @@ func (c *Config) Relay(url string) relay.Settings {
 
 // Source is one relay that events are taken from.
 type Source struct {
-	URL     string // normalised
-	Name    string // for people; may be empty
-	Only    []event.Filter
-	Except  []event.Filter
-	History History
-	Enabled bool
+	URL       string // normalised
+	Name      string // for people; may be empty
+	Only      []event.Filter
+	Except    []event.Filter
+	History   History
+	Reconcile Reconcile
+	Enabled   bool
 }
 
 // Sink is one relay that events are sent to.
@@ -71,6 +73,10 @@ type Sink struct {
 	Send    []string // rows of policy's table that are let through
 	Enabled bool
 }
+
+// Reconcile says how often a source is compared with the archive, for what came late or was missed: every so often as far
+// back as Depth, and in full where that was Full ago. The zero value is off.
+type Reconcile struct{ Every, Depth, Full time.Duration }
 
 // History says how far back a new source is asked. Since is in unix seconds, 0 for everything; a relative time in the
 // file was resolved against Inputs.Now.

@@ -147,6 +147,7 @@ func (l *loader) fields(sel *selection, sources, sinks *[]entry) map[string]read
 	c := l.c
 	fields := map[string]read{
 		"history":        func(n *yaml.Node, a at) { c.History = l.history(n, a) },
+		"reconcile":      func(n *yaml.Node, a at) { c.Reconcile = l.reconcile(n, a) },
 		"sources":        func(n *yaml.Node, a at) { *sources = l.relays(n, a, false) },
 		"sinks":          func(n *yaml.Node, a at) { *sinks = l.relays(n, a, true) },
 		"relay_settings": l.relaySettings,
@@ -204,7 +205,6 @@ func (l *loader) fields(sel *selection, sources, sinks *[]entry) map[string]read
 		"groups":     l.later("{}"),
 		"streams":    l.later("{}"),
 		"both":       l.later("[]"),
-		"reconcile":  l.later("off"),
 		"policy_in":  l.later("{command: [], window: 64, timeout: 10s}"),
 		"policy_out": l.later("{command: [], window: 64, timeout: 10s}"),
 		"discover":   l.later("{indexers: [wss://purplepag.es, wss://user.kindpag.es, wss://profiles.nostr1.com], refresh: 6h, exclude: []}"),
@@ -305,9 +305,12 @@ func (l *loader) archive() {
 // choose makes sources and sinks of what was named.
 func (l *loader) choose(sources, sinks []entry) {
 	for _, e := range sources {
-		s := Source{URL: e.url, Name: e.name, Only: e.only, Except: e.except, History: l.c.History, Enabled: !e.disabled}
+		s := Source{URL: e.url, Name: e.name, Only: e.only, Except: e.except, History: l.c.History, Reconcile: l.c.Reconcile, Enabled: !e.disabled}
 		if e.history != nil {
 			s.History = *e.history
+		}
+		if e.reconcile != nil {
+			s.Reconcile = *e.reconcile
 		}
 		l.c.Sources = append(l.c.Sources, s)
 	}

@@ -417,7 +417,7 @@ func TestExample(t *testing.T) {
 	l := &loader{c: Defaults()}
 	for key := range l.fields(new(selection), new([]entry), new([]entry)) {
 		stands := strings.Contains(string(Example), "\n"+key+":")
-		if later := slices.Contains([]string{"include", "lists", "groups", "streams", "both", "reconcile", "policy_in", "policy_out", "discover", "alert"}, key); stands == later {
+		if later := slices.Contains([]string{"include", "lists", "groups", "streams", "both", "policy_in", "policy_out", "discover", "alert"}, key); stands == later {
 			t.Errorf("%s stands in the example: %v", key, stands)
 		}
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestFlagMistakes: the answers to mistakes on the command line and in variables.
@@ -157,7 +158,6 @@ lists: {}
 groups: {}
 streams: {}
 both: []
-reconcile: off
 policy_in: {command: [], window: 64, timeout: 10s}
 policy_out: {window: 64}
 discover: {indexers: [wss://purplepag.es, wss://user.kindpag.es, wss://profiles.nostr1.com], refresh: 6h}
@@ -172,7 +172,6 @@ watch: false
 		"groups: {a: [wss://b.example.com]}":           "groups: not there yet: only its default {} is accepted",
 		"streams: {a: {}}":                             "streams: not there yet: only its default {} is accepted",
 		"both: [a.example.com]":                        "both: not there yet: only its default [] is accepted",
-		"reconcile: 24h":                               "reconcile: not there yet: only its default off is accepted",
 		"policy_in: {command: [x]}":                    "policy_in: not there yet: only its default {command: [], window: 64, timeout: 10s} is accepted",
 		"policy_in: {comand: []}":                      `policy_in.comand: unknown key; did you mean "command"?`,
 		"alert: {after: 1m}":                           "alert: not there yet: only its default {command: [], after: 10m, repeat: 24h} is accepted",
@@ -181,6 +180,32 @@ watch: false
 		"sinks: [{relays_of: [x]}]":                    "sinks[0].relays_of: unknown key",
 		"sinks: [{group: x}]":                          "sinks[0].group: not there yet",
 		"sinks: [{url: a.example.com, reconcile: 1h}]": "sinks[0].reconcile: not there yet: only its default off is accepted",
+	} {
+		_, err := fromText("check", simple+text+"\n", nil, nil)
+		wantError(t, err, file+":3: "+want)
+	}
+}
+
+func TestReconcile(t *testing.T) {
+	const day = 24 * time.Hour
+	for text, want := range map[string][2]Reconcile{
+		"sources: [a.example.com]":                                       {},
+		"sources: [a.example.com]\nreconcile: off":                       {},
+		"sources: [a.example.com]\nreconcile: 12h":                       {{12 * time.Hour, 30 * day, 30 * day}, {12 * time.Hour, 30 * day, 30 * day}},
+		"sources: [a.example.com]\nreconcile: {full: 90d, depth: 2w}":    {{day, 14 * day, 90 * day}, {day, 14 * day, 90 * day}},
+		"sources: [{url: a.example.com, reconcile: off}]\nreconcile: 2d": {{2 * day, 30 * day, 30 * day}, {}},
+		"sources: [{url: a.example.com, reconcile: 1h}]":                 {{}, {time.Hour, 30 * day, 30 * day}},
+	} {
+		c := mustText(t, "run", "authors: "+npubJack+"\n"+text+"\n", nil, nil)
+		if got := [2]Reconcile{c.Reconcile, c.Sources[0].Reconcile}; got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"reconcile: daily":       "reconcile: daily: say off, 24h or {every: 24h, depth: 30d, full: 30d}",
+		"reconcile: 1m":          "reconcile: 1m: must be 1h to 365d",
+		"reconcile: {depth: 1s}": "reconcile.depth: 1s: must be 1h to 365d",
+		"reconcile: {evry: 1h}":  `reconcile.evry: unknown key; did you mean "every"?`,
 	} {
 		_, err := fromText("check", simple+text+"\n", nil, nil)
 		wantError(t, err, file+":3: "+want)

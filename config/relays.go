@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -20,7 +21,8 @@ type entry struct {
 	url          string
 	name         string
 	only, except []event.Filter
-	history      *History // nil: the stream's
+	history      *History   // nil: the stream's
+	reconcile    *Reconcile // nil: the stream's
 	start        Start
 	send         []string
 	disabled     bool
@@ -91,6 +93,7 @@ func (l *loader) relays(n *yaml.Node, a at, sinks bool) (out []entry) {
 			delete(keys, "relays_of")
 		} else {
 			keys["history"] = func(n *yaml.Node, a at) { h := l.history(n, a); e.history = &h }
+			keys["reconcile"] = func(n *yaml.Node, a at) { r := l.reconcile(n, a); e.reconcile = &r }
 			delete(keys, "policy_out")
 		}
 		before := len(l.problems)
@@ -141,6 +144,32 @@ func (l *loader) history(n *yaml.Node, a at) (h History) {
 		h.Since = l.when(text, a, "all, none, 90d or a date")
 	}
 	return h
+}
+
+// reconcileMonth is how far back a source is compared with the archive where only the interval is said, and after how long in full.
+const reconcileMonth = 30 * 24 * time.Hour
+
+func (l *loader) reconcile(n *yaml.Node, a at) (r Reconcile) {
+	if n.Kind == yaml.MappingNode {
+		r = Reconcile{24 * time.Hour, reconcileMonth, reconcileMonth}
+		l.mapping(n, a, map[string]read{
+			"every": l.duration(&r.Every, time.Hour), "depth": l.duration(&r.Depth, time.Hour), "full": l.duration(&r.Full, time.Hour),
+		})
+		return r
+	}
+	text, ok := l.scalar(n, a)
+	if !ok || text == "off" {
+		return r
+	}
+	every, err := ParseDuration(text)
+	if err != nil {
+		l.wrong(a, text, "say off, 24h or {every: 24h, depth: 30d, full: 30d}")
+		return r
+	}
+	if between(l, a, text, every, time.Hour, longest, formatDuration) {
+		r = Reconcile{every, reconcileMonth, reconcileMonth}
+	}
+	return r
 }
 
 func (l *loader) start(n *yaml.Node, a at) (s Start) {

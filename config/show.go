@@ -32,10 +32,12 @@ func (c *Config) keys() *object {
 	top := new(object)
 	c.addSelection(top)
 	top.add("history", str(formatHistory(c.History)))
+	top.add("reconcile", reconcileNode(c.Reconcile))
 	var sources, sinks []*yaml.Node
 	for _, s := range c.Sources {
 		o := new(object).add("url", str(s.URL)).addText("name", s.Name).addFilters("only", s.Only).addFilters("except", s.Except)
 		o.add("history", str(formatHistory(s.History)))
+		o.add("reconcile", reconcileNode(s.Reconcile))
 		sources = append(sources, o.addEnabled(s.Enabled).flow())
 	}
 	for _, s := range c.Sinks {
@@ -182,7 +184,6 @@ func npub(key event.PubKey) string {
 }
 
 func settingsNode(s relay.Settings) *yaml.Node {
-	span := func(d time.Duration) *yaml.Node { return str(formatDuration(d)) }
 	o := new(object)
 	o.add("backoff", new(object).add("initial", span(s.Backoff.Initial)).add("max", span(s.Backoff.Max)).
 		add("multiplier", literal(formatFloat(s.Backoff.Multiplier))).add("max_retries", literal(s.Backoff.MaxRetries)).flow())
@@ -204,6 +205,8 @@ func settingsNode(s relay.Settings) *yaml.Node {
 	return o.block()
 }
 
+func span(d time.Duration) *yaml.Node { return str(formatDuration(d)) }
+
 func word(b bool, yes, no string) string {
 	if b {
 		return yes
@@ -220,6 +223,20 @@ func formatHistory(h History) string {
 	default:
 		return "all"
 	}
+}
+
+func reconcileNode(r Reconcile) *yaml.Node {
+	if r.Every <= 0 {
+		return str("off")
+	}
+	return new(object).add("every", span(r.Every)).add("depth", span(r.Depth)).add("full", span(r.Full)).flow()
+}
+
+func formatReconcile(r Reconcile) string {
+	if r.Every <= 0 {
+		return "off"
+	}
+	return fmt.Sprintf("every %s back %s, in full every %s", formatDuration(r.Every), formatDuration(r.Depth), formatDuration(r.Full))
 }
 
 func formatStart(s Start) string {
