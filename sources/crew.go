@@ -244,9 +244,18 @@ func (c *crew) land(l landing) error {
 		end = w.took(a)
 	}
 	t.tries = 0
-	for w.step() == stepLeaf { // the place to reconcile what is left of that second
-		w.next(v.size())
-		more := w.failed()
+	for w.step() == stepLeaf {
+		leaf := w.next(v.size())
+		whole, err := v.reconcileSecond(t.group, leaf.filter, leaf.since)
+		if err != nil {
+			return err
+		}
+		var more verdict
+		if whole {
+			more = w.took(answer{})
+		} else {
+			more = w.failed()
+		}
 		more.proven = append(more.proven, end.proven...)
 		end = more
 	}

@@ -46,7 +46,11 @@ func (v *visit) history(top int64) error {
 	groups := v.parts(list, func(a atom) string { return string(a.missing.encode()) })
 	var tasks []*task
 	for _, g := range groups {
-		for _, w := range g.atoms[0].missing {
+		missing, err := v.reconcileFirst(g, start)
+		if err != nil {
+			return err
+		}
+		for _, w := range missing {
 			tasks = append(tasks, &task{group: g, window: w})
 		}
 	}

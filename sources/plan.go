@@ -127,9 +127,11 @@ func (s *Source) narrowed(tx *state.Tx, p *plan) error {
 	b := tx.Bucket(s.path()...)
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(b.Get(keyNarrow)), "\x00"), "\x00") {
 		if name != "" && !slices.Contains(p.narrow, name) {
-			tx.Bucket(s.path("windows")...) // made if it is not there
-			if err := b.DeleteBucket([]byte("windows")); err != nil {
-				return err
+			for _, name := range []string{"windows", "unfetchable"} { // the latter holds what was refused
+				tx.Bucket(s.path(name)...) // made if it is not there
+				if err := b.DeleteBucket([]byte(name)); err != nil {
+					return err
+				}
 			}
 			break
 		}

@@ -23,16 +23,18 @@ type History struct {
 
 // Options of a Source. The zero durations are their defaults.
 type Options struct {
-	URL     string // normalised
-	Door    *Door
-	Intake  Intake
-	State   *state.DB
-	Filters []event.Filter // as in Wish, with History and Narrow: what Ask changes later. Door has its Want
-	History History
-	Narrow  []string
-	Once    bool // backfill: no live subscription; Serve returns nil when history is done
-	Again   bool // ask for what is proven too
-	Limit   int  // Once: stop after so many events of history; 0: none
+	URL       string // normalised
+	Door      *Door
+	Intake    Intake
+	State     *state.DB
+	Seen      Seen           // nil: no relay is asked to reconcile
+	Filters   []event.Filter // as in Wish, with History and Narrow: what Ask changes later. Door has its Want
+	History   History
+	Narrow    []string
+	Reconcile Reconcile // what SetReconcile changes later; not with Once
+	Once      bool      // backfill: no live subscription; Serve returns nil when history is done
+	Again     bool      // ask for what is proven too
+	Limit     int       // Once: stop after so many events of history; 0: none
 
 	CatchUpEvery time.Duration // while live; 1 h
 	Rest         time.Duration // live alone after maxCuts, before history is tried again; doubles up to CatchUpEvery; 10 s
@@ -64,12 +66,15 @@ type Source struct {
 	joined  atomic.Pointer[map[atomKey]uint64] // plan.joined of asked; while Ask is at work, of what asked becomes
 	changed chan struct{}                      // 1: asked has changed; keepLive's
 
-	backoff   atomic.Pointer[relay.Backoff]
-	chunk     atomic.Int64 // most atoms of one request; halved when a relay finds that too wide
-	fewest    atomic.Int64 // pages at once that the relay takes, as far as it has complained; 0: it has not
-	liveLimit atomic.Int64 // 0, or 1 where 0 is disliked
-	lastEvent atomic.Int64 // unix ns
-	garbage   garbage
+	backoff    atomic.Pointer[relay.Backoff]
+	chunk      atomic.Int64 // most atoms of one request; halved when a relay finds that too wide
+	fewest     atomic.Int64 // pages at once that the relay takes, as far as it has complained; 0: it has not
+	liveLimit  atomic.Int64 // 0, or 1 where 0 is disliked
+	lastEvent  atomic.Int64 // unix ns
+	reconcile  atomic.Pointer[Reconcile]
+	auditAsked atomic.Bool   // Reconcile was called
+	nudged     chan struct{} // 1: one of these two has changed; a visit's run
+	garbage    garbage
 
 	mu    sync.Mutex
 	st    Status
@@ -86,6 +91,8 @@ type Source struct {
 	cuts    int           // sessions in a row that the relay ended in the middle of catch-up or history and that brought nothing to go on from
 	halved  int           // how often the page was, because of cuts
 	rest    time.Duration // the next session that rests from history does so for so long
+	audits  int           // begun in a row and not come to their end
+	drops   int           // sessions in a row that ended while the relay was to answer a NEG-OPEN
 	catch   catch
 }
 
@@ -109,7 +116,8 @@ func New(o Options) *Source {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Source{o: o, limit: o.Limit, mine: make(map[atomKey]windows), kept: make(map[string]Gap), rest: o.Rest, changed: make(chan struct{}, 1)}
+	s := &Source{o: o, limit: o.Limit, mine: make(map[atomKey]windows), kept: make(map[string]Gap), rest: o.Rest, changed: make(chan struct{}, 1), nudged: make(chan struct{}, 1)}
+	s.reconcile.Store(&o.Reconcile)
 	p := newPlan(Wish{Filters: o.Filters, History: o.History, Narrow: o.Narrow}, nil)
 	s.asked.Store(p)
 	s.backoff.Store(&o.Backoff)

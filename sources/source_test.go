@@ -202,7 +202,6 @@ func start(t testing.TB, r *relaytest.Relay, in *intake, db *state.DB, o sources
 		o.Idle = 5 * time.Second
 	}
 	o.Backoff = relay.Backoff{Initial: time.Millisecond, Max: 20 * time.Millisecond, Multiplier: 2}
-	o.Log = zerolog.Nop()
 	g := &rig{t: t, relay: r, intake: in, door: o.Door, db: db, source: sources.New(o), done: make(chan error, 1)}
 	settings := relay.DefaultSettings()
 	settings.Backoff = o.Backoff

@@ -11,12 +11,13 @@ type Phase string
 
 // The phases of a source.
 const (
-	Idle     Phase = "idle" // no session
-	CatchUp  Phase = "catch-up"
-	Backfill Phase = "history"
-	Live     Phase = "live"
-	Done     Phase = "done" // a one-shot source has asked for everything
-	Paused   Phase = "paused"
+	Idle        Phase = "idle" // no session
+	CatchUp     Phase = "catch-up"
+	Backfill    Phase = "history"
+	Live        Phase = "live"
+	Reconciling Phase = "reconciling"
+	Done        Phase = "done" // a one-shot source has asked for everything
+	Paused      Phase = "paused"
 )
 
 // Completeness answers whether everything that was asked for came.
@@ -57,6 +58,7 @@ type Status struct {
 	Outside    int64        // events outside of their page's window
 	LastEvent  time.Time
 	CaughtUp   time.Time // wall-clock start of the last completed catch-up
+	Audit      Audit     // the last comparison with the archive; its At is zero if there was none
 	Gaps       []Gap     // seconds that are known to hold more first, then what this process could not get
 	MoreGaps   int       // beyond 100 of each
 }

@@ -33,9 +33,9 @@ type session interface {
 	Progress()
 	Slower(wait time.Duration)
 	Answered()
-	Settings() relay.Settings
 	Stalled() time.Duration
 	Info() relay.Info
+	Settings() relay.Settings
 	Err() error
 }
 
@@ -49,9 +49,10 @@ type visit struct {
 	log    zerolog.Logger
 
 	open   openPages
-	late   atomic.Int64 // old events after their page's EOSE
-	frames int          // reader only
-	began  int64        // unix seconds
+	at     atomic.Pointer[exchange] // under way
+	late   atomic.Int64             // old events after their page's EOSE
+	frames int                      // reader only
+	began  int64                    // unix seconds
 
 	signals    chan signal   // to keepLive
 	stands     atomic.Uint64 // number of the last plan whose live subscriptions have all answered, or had their time
@@ -81,7 +82,10 @@ type signal struct {
 }
 
 func (v *visit) handler() *relay.Handler {
-	return &relay.Handler{Event: v.event, EOSE: v.eose, Closed: v.closed, Notice: v.notice, TooBig: v.tooBig}
+	return &relay.Handler{Event: v.event, EOSE: v.eose, Closed: v.closed, Notice: v.notice, TooBig: v.tooBig,
+		Neg:    func(sub, hex string) { v.said(sub, word{kind: saidNeg, text: hex}) },
+		NegErr: func(sub, reason string, most int64) { v.said(sub, word{kind: saidNegErr, text: reason, most: most}) },
+	}
 }
 
 // event takes one EVENT message in and waits while the stages are full.
@@ -100,6 +104,8 @@ func (v *visit) event(frame []byte) {
 	var p *page
 	if bytes.HasPrefix(sub, []byte(livePrefix)) {
 		f.Live, f.How = true, record.Live
+	} else if bytes.HasPrefix(sub, []byte(idsPrefix)) {
+		f.How = record.Negentropy
 	} else if p = v.open.of(sub); p != nil {
 		f.How = p.how
 	}
@@ -121,7 +127,15 @@ func (v *visit) event(frame []byte) {
 	if f.Simple {
 		v.sess.Progress()
 	}
-	if !f.Live {
+	switch f.How {
+	case record.Live:
+	case record.Negentropy:
+		id, ok := f.Scan.ID, f.Simple
+		if !ok {
+			id, _, ok = slowly(raw)
+		}
+		v.got(sub, id, ok)
+	default:
 		v.paged(p, f, raw)
 	}
 	if v.frames++; v.frames%garbageEvery == 0 {
@@ -161,6 +175,9 @@ func slowly(raw []byte) (id event.ID, at int64, ok bool) {
 }
 
 func (v *visit) eose(sub, hint string) {
+	if v.said(sub, word{kind: saidEOSE}) {
+		return
+	}
 	if p := v.open.of([]byte(sub)); p != nil {
 		p.end(pageEnd{eose: true, hint: hint})
 		return
@@ -172,6 +189,9 @@ func (v *visit) closed(sub, reason string) {
 	v.mu.Lock()
 	delete(v.asked, sub)
 	v.mu.Unlock()
+	if v.said(sub, word{kind: saidClosed, text: reason}) {
+		return
+	}
 	if p := v.open.of([]byte(sub)); p != nil {
 		p.end(pageEnd{closed: true, reason: reason})
 		return
@@ -190,6 +210,7 @@ func (v *visit) notice(text string) {
 	if v.open.noticed(text) && relay.TooManyREQ(text) {
 		v.s.fewer()
 	}
+	v.said("", word{kind: saidNotice, text: text})
 	v.tell(signal{notice: true, reason: text})
 }
 
@@ -298,7 +319,7 @@ func (v *visit) pursue(cut bool) error {
 	if cut { // live goes before history: a relay that cannot give the one must not cost us the other
 		v.caught, v.dueAt = true, time.Now().Add(v.s.rest)
 		v.s.phase(Live)
-		if err := v.untilDue(); err != nil {
+		if err := v.untilDue(false); err != nil {
 			return err
 		}
 		v.s.rest = min(2*v.s.rest, v.s.o.CatchUpEvery)
@@ -324,7 +345,7 @@ func (v *visit) pursue(cut bool) error {
 		v.s.further()
 		v.s.halved = 0
 		v.s.phase(Live)
-		if err := v.untilDue(); err != nil {
+		if err := v.untilDue(true); err != nil {
 			return err
 		}
 		if err := v.catchUp(); err != nil {
@@ -333,16 +354,37 @@ func (v *visit) pursue(cut bool) error {
 	}
 }
 
-// untilDue waits for the next catch-up.
-func (v *visit) untilDue() error {
-	t := time.NewTimer(time.Until(v.dueAt))
+// untilDue waits for the next catch-up; audits: and compares with the archive when that is due meanwhile.
+func (v *visit) untilDue(audits bool) error {
+	t, audit := time.NewTimer(time.Until(v.dueAt)), time.NewTimer(time.Hour)
 	defer t.Stop()
+	defer audit.Stop()
 	for !v.replanned() {
+		wait := time.Hour // which only looks again
+		if audits {
+			at, full, err := v.auditDue()
+			if err != nil {
+				return err
+			}
+			if !at.IsZero() && at.Sub(v.s.o.Now()) <= 0 {
+				if err := v.audit(full); err != nil {
+					return err
+				}
+				v.s.phase(Live)
+				continue
+			}
+			if !at.IsZero() {
+				wait = at.Sub(v.s.o.Now())
+			}
+		}
+		audit.Reset(wait)
 		select {
 		case <-t.C:
 			return nil
 		case <-v.catchUpNow:
 			return nil
+		case <-audit.C:
+		case <-v.s.nudged:
 		case <-v.liveNews:
 		case <-v.ctx.Done():
 			return context.Cause(v.ctx)
