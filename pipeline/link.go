@@ -121,17 +121,19 @@ func (l *link) applySource(cfg *config.Config, c *config.Source) {
 		Want: wanted(cfg, c.Only, c.Except).Compile(), Narrow: narrowing(cfg, c.Only, c.Except),
 	}
 	backoff := cfg.Relay(l.url).Backoff
+	reconcile := sources.Reconcile(c.Reconcile)
 	if now, _ := l.roles(); now != nil {
 		now.from.Ask(wish)
 		now.from.SetBackoff(backoff)
+		now.from.SetReconcile(reconcile)
 		l.setSource(&sourceRoleOf{watched: now.watched, name: c.Name, door: now.door, from: now.from})
 		return
 	}
 	door := sources.NewDoor(l.url, wish.Want)
 	door.NoDeliver = l.m.o.NoDeliver
 	from := sources.New(sources.Options{
-		URL: l.url, Door: door, Intake: l.m.intake, State: l.m.o.Store.State, Filters: wish.Filters, History: wish.History, Narrow: wish.Narrow,
-		Once: l.m.o.Once, Again: l.m.o.Again, Limit: l.m.o.Limit, Backoff: backoff, Now: l.m.o.Now, Log: l.m.log,
+		URL: l.url, Door: door, Intake: l.m.intake, State: l.m.o.Store.State, Seen: l.m.seen, Filters: wish.Filters, History: wish.History, Narrow: wish.Narrow,
+		Reconcile: reconcile, Once: l.m.o.Once, Again: l.m.o.Again, Limit: l.m.o.Limit, Backoff: backoff, Now: l.m.o.Now, Log: l.m.log,
 	})
 	role := &sourceRoleOf{watched: watch(from), name: c.Name, door: door, from: from}
 	l.setSource(role)

@@ -39,6 +39,7 @@ type Mirror struct {
 	o      Options
 	log    zerolog.Logger
 	intake *intake
+	seen   *seen
 	since  time.Time
 	begun  uint64 // the archive's next ordinal at start
 
@@ -80,7 +81,8 @@ func New(o Options) *Mirror {
 	asked, stopAsked := context.WithCancel(context.Background())
 	return &Mirror{
 		asked: asked, stopAsked: stopAsked,
-		o: o, log: o.Log, intake: in, since: o.Now(), begun: begun, state: report.Starting,
+		seen: newSeen(o.Store.Archive, o.Store.Index, o.Config.Archive.Dir),
+		o:    o, log: o.Log, intake: in, since: o.Now(), begun: begun, state: report.Starting,
 		bigFrames: make(chan struct{}, bigFrames), failed: make(chan error, 1), started: make(chan struct{}),
 		links: make(map[string]*link), left: make(map[string]*stage), imports: make(map[*importing]bool),
 	}
@@ -141,6 +143,9 @@ func (m *Mirror) Run(ctx, hurry context.Context) error {
 		}
 	}
 	m.asking.close() // the caller closes the store
+	if err := m.seen.close(); err != nil {
+		m.log.Warn().Err(err).Msg("close the sets of ids")
+	}
 	m.setState(report.Stopped)
 	return firstOf(errs)
 }

@@ -127,14 +127,26 @@ type Relay struct {
 	LastEndAt time.Time        `json:"last_end_at,omitzero"`
 	Info      *RelayInfo       `json:"nip11,omitempty"`
 	BadFrames map[string]int64 `json:"bad_frames,omitempty"`
-	Notices   []Notice         `json:"notices"` // the last ones, oldest first
-	Samples   []Sample         `json:"samples"` // the last ones, oldest first
+	Notices   []Notice         `json:"notices"`            // the last ones, oldest first
+	Samples   []Sample         `json:"samples"`            // the last ones, oldest first
+	Compared  *Audit           `json:"compared,omitempty"` // the source, with the archive; nil: not since the start
 	Parked    []Parked         `json:"parked,omitempty"`
 	Window    int              `json:"window,omitempty"` // of the sink: events that may be unanswered
 	Sent      uint64           `json:"sent,omitempty"`   // to the sink since the start, again ones included
 	Late      uint64           `json:"late,omitempty"`   // OKs that came after their event was parked
 	Strays    uint64           `json:"strays,omitempty"` // second OKs, and OKs about nothing that was sent
 	LastOK    time.Time        `json:"last_ok,omitzero"`
+}
+
+// Audit is what came of comparing a source with the archive.
+type Audit struct {
+	At     time.Time `json:"at"`
+	Full   bool      `json:"full"`             // as far back as history is asked for
+	Lacked int       `json:"lacked"`           // events that the relay listed and the archive lacked
+	Came   int       `json:"came"`             // of them
+	Ours   int       `json:"ours"`             // events that only the archive has
+	Paged  int       `json:"paged"`            // windows that were paged instead
+	Text   string    `json:"reason,omitempty"` // why not everything could be compared
 }
 
 // RelayInfo is what a relay says of itself (NIP-11). Limits that it does not say are missing.
@@ -197,4 +209,15 @@ type Forgotten struct {
 	Refused   int64  `json:"refused"`
 	Pending   int64  `json:"pending"`
 	Parked    int64  `json:"parked"`
+}
+
+// Compared says which sources are being compared with the archive, because somebody asked for it.
+type Compared struct {
+	Asked []Comparison `json:"asked"`
+}
+
+// Comparison is one source of it.
+type Comparison struct {
+	Relay string `json:"relay"`
+	Note  string `json:"note,omitempty"` // what stands in its way now; it is done when that is over
 }

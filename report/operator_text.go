@@ -173,6 +173,21 @@ func (r Relay) WriteText(w io.Writer, now time.Time) error {
 	for _, p := range r.Parked {
 		fmt.Fprintf(&b, "  parked: %s for %s, the first %s\n", events(p.Events), p.Reason, due(now, p.Next))
 	}
+	if c := r.Compared; c != nil {
+		how := "of late"
+		if c.Full {
+			how = "in full"
+		}
+		fmt.Fprintf(&b, "  compared with the archive %s ago, %s: we lacked %s, %s came; %s it lacks", Span(now.Sub(c.At)), how,
+			plural(c.Lacked, "event"), num(int64(c.Came)), num(int64(c.Ours)))
+		if c.Paged > 0 {
+			fmt.Fprintf(&b, "; %s paged instead", plural(c.Paged, "window"))
+		}
+		if c.Text != "" {
+			fmt.Fprintf(&b, "; incomplete: %s", c.Text)
+		}
+		b.WriteByte('\n')
+	}
 	if text := reasons("frames not understood", r.BadFrames); text != "" {
 		fmt.Fprintf(&b, "  %s\n", text)
 	}
@@ -333,4 +348,18 @@ func short(s string) string {
 		clean += "…"
 	}
 	return clean
+}
+
+// WriteText prints a line a source.
+func (c Compared) WriteText(w io.Writer) error {
+	for _, r := range c.Asked {
+		text := "is compared with the archive"
+		if r.Note != "" {
+			text = "will be compared with the archive: " + r.Note
+		}
+		if _, err := fmt.Fprintf(w, "%s %s\n", r.Relay, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
