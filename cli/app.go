@@ -100,7 +100,7 @@ func (p *program) app() *cli.App {
 		Commands: append([]*cli.Command{
 			p.runCommand(), p.backfillCommand(), p.exportCommand(), p.importCommand(), p.reindexCommand(), p.statusCommand(),
 			p.explainCommand(), p.retryCommand(), p.pauseCommand(), p.resumeCommand(), p.forgetCommand(),
-			p.reloadCommand(), p.configCommand(), p.versionCommand(),
+			p.reloadCommand(), p.reconcileCommand(), p.configCommand(), p.versionCommand(),
 		}, laterCommands()...),
 		HideVersion:               true, // there is a command
 		DisableSliceFlagSeparator: true, // a comma is part of a value
@@ -145,7 +145,7 @@ func (p *program) inputs(c *cli.Context) config.Inputs {
 // later are commands that interface promises and that are not there yet, with what they are for.
 var later = map[string]string{
 	"deliver": "archive → sinks, once", "verify": "check the archive", "backup": "copy the archive", "audit": "which relay lacks which archived events",
-	"reconcile": "find late and missed events", "relay": "what a relay says of itself",
+	"relay":      "what a relay says of itself",
 	"completion": "shell completion",
 }
 

@@ -216,6 +216,10 @@ func (d *daemonClient) Resume(relay string) (report.Held, error) {
 	return call[report.Held](context.Background(), d, http.MethodPost, "/control/resume", url.Values{"relay": {relay}})
 }
 
+func (d *daemonClient) Reconcile(relay string) (report.Compared, error) {
+	return call[report.Compared](context.Background(), d, http.MethodPost, "/control/reconcile", url.Values{"relay": {relay}})
+}
+
 func (d *daemonClient) Forget(sink string) (report.Forgotten, error) {
 	return call[report.Forgotten](context.Background(), d, http.MethodPost, "/control/forget", url.Values{"sink": {sink}})
 }

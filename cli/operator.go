@@ -74,6 +74,14 @@ func (h *host) Resume(relay string) (r report.Held, err error) {
 	return m.Resume(relay)
 }
 
+func (h *host) Reconcile(relay string) (r report.Compared, err error) {
+	m, err := h.ready()
+	if err != nil {
+		return r, err
+	}
+	return m.Reconcile(relay)
+}
+
 func (h *host) Forget(sink string) (r report.Forgotten, err error) {
 	m, err := h.ready()
 	if err != nil {

@@ -27,6 +27,8 @@ type Operator interface {
 	Pause(relay string) (report.Held, error)
 	Resume(relay string) (report.Held, error)
 	Forget(sink string) (report.Forgotten, error)
+	// Reconcile compares a source, or all with "", with the archive.
+	Reconcile(relay string) (report.Compared, error)
 }
 
 // Reloader takes up the config again.
@@ -60,6 +62,9 @@ func operate(mux *http.ServeMux, o Operator) {
 	})
 	mux.HandleFunc("POST /control/pause", func(w http.ResponseWriter, req *http.Request) { answer(w)(o.Pause(req.URL.Query().Get("relay"))) })
 	mux.HandleFunc("POST /control/resume", func(w http.ResponseWriter, req *http.Request) { answer(w)(o.Resume(req.URL.Query().Get("relay"))) })
+	mux.HandleFunc("POST /control/reconcile", func(w http.ResponseWriter, req *http.Request) {
+		answer(w)(o.Reconcile(req.URL.Query().Get("relay")))
+	})
 	mux.HandleFunc("POST /control/forget", func(w http.ResponseWriter, req *http.Request) { answer(w)(o.Forget(req.URL.Query().Get("sink"))) })
 }
 

@@ -50,6 +50,10 @@ func (d *daemon) Resume(relay string) (report.Held, error) {
 	return report.Held{}, report.Refuse(report.NotReady, "not ready yet: opening the archive")
 }
 
+func (d *daemon) Reconcile(relay string) (report.Compared, error) {
+	return report.Compared{Asked: []report.Comparison{{Relay: relay}}}, nil
+}
+
 func (d *daemon) Forget(sink string) (report.Forgotten, error) {
 	if sink == "x" {
 		return report.Forgotten{}, errors.New("the disk is gone")
@@ -80,6 +84,7 @@ func TestOperator(t *testing.T) {
 		{"POST", "/control/retry?sink=s&reason=r", 200, `"blocked": 2`},
 		{"POST", "/control/pause?relay=a", 200, `"paused": true`},
 		{"POST", "/control/resume?relay=a", 503, "not ready yet"},
+		{"POST", "/control/reconcile?relay=a", 200, `"relay": "a"`},
 		{"POST", "/control/forget?sink=a", 409, "remove it first (reload)"},
 		{"POST", "/control/reload?dry-run", 200, `"+ sink wss://x"`},
 		{"POST", "/control/reload", 400, "rebroadcastr.yaml:2: sinks"},
@@ -94,7 +99,7 @@ func TestOperator(t *testing.T) {
 			t.Errorf("%s %s: %q is no problem in JSON", c.method, c.target, w.Body)
 		}
 	}
-	for _, path := range []string{"retry", "pause", "resume", "forget", "reload"} {
+	for _, path := range []string{"retry", "pause", "resume", "forget", "reload", "reconcile"} {
 		if w := do(web.ReadOnly(running()), "POST", "/control/"+path, ""); w.Code != 405 && w.Code != 404 {
 			t.Errorf("POST /control/%s without the control socket: %d, want a refusal", path, w.Code)
 		}

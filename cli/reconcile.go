@@ -1,0 +1,29 @@
+package cli
+
+import "github.com/urfave/cli/v2"
+
+func (p *program) reconcileCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "reconcile",
+		Usage:     "make the daemon compare its sources, or one, with the archive: what came late or was missed is fetched",
+		ArgsUsage: "[RELAY]",
+		Flags:     flags(commonFlags()),
+		Action:    p.reconcile,
+	}
+}
+
+func (p *program) reconcile(c *cli.Context) error {
+	dir, err := p.archiveDir(c)
+	if err != nil {
+		return err
+	}
+	d, err := findDaemon(dir)
+	if err != nil {
+		return noDaemon(err, dir)
+	}
+	r, err := d.Reconcile(c.Args().First())
+	if err != nil {
+		return noDaemon(usageOf(err), dir)
+	}
+	return p.print(c, r, func() error { return r.WriteText(p.stdout) })
+}
