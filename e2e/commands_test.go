@@ -299,7 +299,7 @@ archive: {dir: /tmp/x, sync: fast}
 
 // TestLaterCommands: what is promised for later says so and is no crash.
 func TestLaterCommands(t *testing.T) {
-	for _, args := range [][]string{{"audit"}, {"verify"}, {"reconcile"}} {
+	for _, args := range [][]string{{"audit"}, {"verify"}, {"backup"}} {
 		p := command(t, args...)
 		if code := p.exit(); code == 0 || strings.TrimSpace(p.Stderr()) == "" {
 			t.Errorf("%s: exit %d, stderr %q; want an answer and another exit code", p.what, code, p.Stderr())

@@ -18,6 +18,12 @@ import (
 
 // onRequest notes a REQ before its stored events are read, so that nothing published meanwhile is lost.
 func (r *Relay) onRequest(ctx context.Context, f *nostr.Filter) {
+	if eventstore.IsNegentropySession(ctx) {
+		r.mu.Lock()
+		r.opened++
+		r.mu.Unlock()
+		return
+	}
 	ws, id := khatru.GetConnection(ctx), subscriptionID(ctx)
 	if ws == nil || id == "" {
 		return
@@ -45,7 +51,8 @@ func (r *Relay) onRequest(ctx context.Context, f *nostr.Filter) {
 // query answers as NIP-01 says, newest first, cut at the limit as eventstore cuts it. The order and the cut are made here:
 // eventstore v0.16.2's own page for several authors is not the newest of them, a tag's value is found by its beginning,
 // and until is not looked at beside ids. The list is finished, so that a reader who leaves early leaves no goroutine behind.
-func (r *Relay) query(_ context.Context, f nostr.Filter) (chan *nostr.Event, error) {
+// A reconciliation is about everything.
+func (r *Relay) query(ctx context.Context, f nostr.Filter) (chan *nostr.Event, error) {
 	events, err := r.All()
 	if err != nil {
 		return nil, err
@@ -53,6 +60,9 @@ func (r *Relay) query(_ context.Context, f nostr.Filter) (chan *nostr.Event, err
 	limit := r.o.MaxLimit / 4
 	if f.Limit > 0 && f.Limit <= r.o.MaxLimit {
 		limit = f.Limit
+	}
+	if eventstore.IsNegentropySession(ctx) {
+		limit = len(events)
 	}
 	out := make(chan *nostr.Event, limit)
 	defer close(out)

@@ -32,6 +32,8 @@ type Options struct {
 	NIPs []any
 	// KeepAll stores every version of a replaceable event and carries out no deletion, as an archive relay does.
 	KeepAll bool
+	// Negentropy makes it reconcile (NIP-77), and say so.
+	Negentropy bool
 	// Refuse answers an EVENT with OK false and the text, if that is not empty. Called by several goroutines.
 	Refuse func(*nostr.Event) string
 	// Log takes what khatru says; nil: nobody.
@@ -59,6 +61,7 @@ type Relay struct {
 	subs     map[subKey]subscription
 	received []*nostr.Event // in order of arrival, also what was refused or known
 	requests []Request
+	opened   int // reconciliations
 	conns    map[net.Conn]struct{}
 	accepted int           // connections so far
 	gate     chan struct{} // answers wait until it is closed; nil: no gate
@@ -139,6 +142,7 @@ func startOn(ln net.Listener, o Options) (*Relay, error) {
 	if o.NIPs != nil {
 		r.rl.Info.SupportedNIPs = o.NIPs
 	}
+	r.rl.Negentropy = o.Negentropy
 	r.rl.OverwriteFilter = append(r.rl.OverwriteFilter, r.onRequest)
 	r.rl.QueryEvents = append(r.rl.QueryEvents, r.query)
 	r.rl.RejectEvent = append(r.rl.RejectEvent, r.onEvent)
@@ -266,6 +270,13 @@ func (r *Relay) Requests() []Request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]Request(nil), r.requests...)
+}
+
+// Reconciliations counts the NEG-OPENs so far.
+func (r *Relay) Reconciliations() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.opened
 }
 
 // Connections counts how often somebody connected, for NIP-11 documents too.
