@@ -11,6 +11,13 @@ type Counter interface {
 	Count(lo, hi int64) (int, error)
 }
 
+// IDs is a Set, or what stands for one.
+type IDs interface {
+	Counter
+	// List gives the items from lo to hi, both inclusive, in order and each once; ErrTooMany if they are too many.
+	List(lo, hi int64) ([]Item, error)
+}
+
 // Spans cuts a stretch of time into windows, newest first: so that ours fits by counting, and the peer's by trying. It does
 // no I/O but through Counter.
 type Spans struct {

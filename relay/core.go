@@ -44,6 +44,7 @@ type core struct {
 	leaving  chan struct{} // closed by stop: the writer sends what is queued, then the close frame
 	done     chan struct{} // closed by fail
 	progress atomic.Bool
+	negs     atomic.Uint64           // NEG-OPENs so far: a number is used once on a socket
 	used     bool                    // a role was served on it; attend's own
 	busy     atomic.Pointer[Session] // whose handler runs
 

@@ -68,6 +68,13 @@ func (e *End) Error() string {
 	return b.String()
 }
 
+// Ours says that it was not the relay that ended what was done on a session: the session, whose end is err, still lives (a pause,
+// a reload, a trial of the sink on the same link), or we ended it as a whole.
+func Ours(err error) bool {
+	var end *End
+	return err == nil || errors.As(err, &end) && (end.Reason == ClosedByUs || end.Reason == ArchiveStalled)
+}
+
 func (e *End) Unwrap() error { return e.Err }
 
 // Lasting says that trying again soon is of no use: only an operator, ours or the relay's, can help.

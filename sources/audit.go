@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rebroadcastr/record"
+	"rebroadcastr/relay"
 	"rebroadcastr/state"
 )
 
@@ -111,7 +112,7 @@ func (v *visit) audit(full bool) (err error) {
 		return v.s.audited(start, false)
 	}
 	defer func() {
-		if err != nil && ours(v.sess.Err()) {
+		if err != nil && relay.Ours(v.sess.Err()) {
 			v.s.audits--
 		}
 	}()

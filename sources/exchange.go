@@ -9,31 +9,25 @@ import (
 	"rebroadcastr/event"
 )
 
-const (
-	negPrefix = "neg-"
-	idsPrefix = "ids-"
-)
+const idsPrefix = "ids-"
 
 // word is what a relay says in an exchange, its events aside.
 type word struct {
 	kind wordKind
 	text string
-	most int64 // of a refusal; see relay.Handler.NegErr
 }
 
 type wordKind uint8
 
 const (
-	saidNeg     wordKind = iota // NEG-MSG
-	saidNegErr                  // NEG-ERR, NEG-ERROR
-	saidClosed                  // CLOSED
+	saidClosed  wordKind = iota // CLOSED
 	saidNotice                  // NOTICE, which names no subscription
 	saidEOSE                    // EOSE
 	saidNothing                 // silent for too long
 	saidAll                     // every id that was asked for has come
 )
 
-// exchange is one subscription called neg-N or ids-N, and what the relay says to it. There is one at a time; its reader side
+// exchange is one subscription called ids-N, and what the relay says to it. There is one at a time; its reader side
 // is the session's reader.
 type exchange struct {
 	sub   string
@@ -41,16 +35,16 @@ type exchange struct {
 	over  chan struct{} // closed when nobody listens any more
 
 	mu      sync.Mutex
-	want    map[event.ID]struct{} // ids-N: asked for and not come
+	want    map[event.ID]struct{} // asked for and not come
 	ended   bool                  // by the relay
 	heard   time.Time             // what counts as a sign of life, or our last message
 	stalled time.Duration         // the session's, at heard
 }
 
 // exchange begins one under a number that was not used on this source's sockets.
-func (v *visit) exchange(prefix string, want []event.ID) *exchange {
+func (v *visit) exchange(want []event.ID) *exchange {
 	v.s.pages++
-	x := &exchange{sub: fmt.Sprintf("%s%d", prefix, v.s.pages), words: make(chan word), over: make(chan struct{}), want: make(map[event.ID]struct{}, len(want))}
+	x := &exchange{sub: fmt.Sprintf("%s%d", idsPrefix, v.s.pages), words: make(chan word), over: make(chan struct{}), want: make(map[event.ID]struct{}, len(want))}
 	for _, id := range want {
 		x.want[id] = struct{}{}
 	}
@@ -100,10 +94,7 @@ func (v *visit) said(sub string, w word) bool {
 	if x == nil || sub != x.sub && w.kind != saidNotice {
 		return false
 	}
-	switch w.kind {
-	case saidNeg:
-		x.alive(v.sess.Stalled())
-	case saidNegErr, saidClosed:
+	if w.kind == saidClosed {
 		x.mu.Lock()
 		x.ended = true
 		x.mu.Unlock()
@@ -146,8 +137,8 @@ func (x *exchange) missing() []event.ID {
 	return out
 }
 
-// hangUp ends an exchange: with closing (CLOSE, NEG-CLOSE), unless the relay has ended it.
-func (v *visit) hangUp(x *exchange, closing string) error {
+// hangUp ends an exchange: with CLOSE, unless the relay has ended it.
+func (v *visit) hangUp(x *exchange) error {
 	v.at.CompareAndSwap(x, nil)
 	close(x.over)
 	x.mu.Lock()
@@ -158,5 +149,5 @@ func (v *visit) hangUp(x *exchange, closing string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.ctx), leaveTime)
 	defer cancel()
-	return v.sess.Send(ctx, []byte(`["`+closing+`","`+x.sub+`"]`))
+	return v.sess.Send(ctx, []byte(`["CLOSE","`+x.sub+`"]`))
 }

@@ -2,9 +2,7 @@ package sources
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"rebroadcastr/event"
@@ -16,8 +14,6 @@ import (
 const (
 	// refusedFor is how long a relay that does not reconcile is not asked again.
 	refusedFor = 24 * time.Hour
-	// silentFor is the silence before the first NEG-MSG that counts as a refusal: khatru without negentropy answers nothing.
-	silentFor = 10 * time.Second
 	// maxDrops sessions in a row that ended while the relay was to answer a NEG-OPEN, then that is what ends them.
 	// A command that ends by itself has three.
 	maxDrops = 2
@@ -42,83 +38,18 @@ const (
 
 // reconcileWindow finds what the relay has of f, since and until included, that items lack. An error ends the visit.
 func (v *visit) reconcileWindow(f event.Filter, items []reconcile.Item) (_ *reconcile.Session, end negEnd, err error) {
-	frame := reconcile.DefaultFrame
-	if room := v.sess.Info().Limits.MaxMessageLength; room > 0 {
-		frame = min(frame, (room-roomForRest)/2)
-	}
-	if frame < reconcile.MinFrame {
-		return nil, negEnd{broken, "the relay takes too short messages"}, nil
-	}
-	session, err := reconcile.NewSession(items, frame, nil)
-	if errors.Is(err, reconcile.ErrTooMany) {
-		return nil, negEnd{tooMany, err.Error()}, nil
-	}
-	if err != nil {
-		return nil, end, err
-	}
-	msg, err := session.Open()
-	if err != nil {
-		return nil, end, err
-	}
-	x := v.exchange(negPrefix, nil)
-	defer func() { err = errors.Join(err, v.hangUp(x, "NEG-CLOSE")) }()
-	v.s.drops++ // until it has answered
-	open := append([]byte(`["NEG-OPEN","`+x.sub+`",`), f.AppendJSON(nil, -1)...)
-	if err := v.sess.Request(v.ctx, append(open, `,"`+msg+`"]`...)); err != nil {
-		return nil, end, fmt.Errorf("reconcile with %s: %w", v.s.o.URL, err)
-	}
-	x.alive(v.sess.Stalled())
-	for answered := false; ; {
-		patience := min(silentFor, v.s.o.Idle)
-		if answered {
-			patience = v.s.o.Idle
-		}
-		w, err := v.hear(x, patience)
-		if err != nil {
-			if ours(v.sess.Err()) {
-				v.s.drops = 0
-			}
-			return nil, end, err
-		}
-		if w.kind != saidNeg {
-			if end, ends := judgeNeg(w, answered); ends {
-				v.s.drops = 0
-				return nil, end, nil
-			}
-			continue
-		}
-		answered, v.s.drops = true, 0
-		v.sess.Progress()
-		reply, done, err := session.Answer(w.text)
-		switch {
-		case errors.Is(err, reconcile.ErrTooMany):
-			return session, negEnd{tooMany, err.Error()}, nil
-		case err != nil: // whatever it speaks
-			return nil, negEnd{refused, err.Error()}, nil
-		case done:
-			return session, negEnd{}, nil
-		}
-		if err := v.sess.Send(v.ctx, []byte(`["NEG-MSG","`+x.sub+`","`+reply+`"]`)); err != nil {
-			return nil, end, fmt.Errorf("reconcile with %s: %w", v.s.o.URL, err)
-		}
-		x.alive(v.sess.Stalled())
-	}
-}
-
-// judgeNeg says what anything but a NEG-MSG means; ends is false where it means nothing. Relays refuse in many ways: by
-// NEG-ERR, CLOSED, a NOTICE that names no subscription, or silence.
-func judgeNeg(w word, answered bool) (end negEnd, ends bool) {
-	low := strings.ToLower(w.text)
-	busy := relay.TooManyREQ(low) || strings.Contains(low, "rate-limit") || strings.Contains(low, "too many negentropy")
+	session, out, err := v.sess.Reconcile(v.ctx, f, items, nil, v.s.o.Idle)
 	switch {
-	case w.kind == saidNegErr && !busy && (w.most > 0 || strings.Contains(low, "too many")):
-		return negEnd{tooMany, w.text}, true
-	case w.kind == saidNotice && answered, w.kind == saidEOSE, w.kind == saidAll:
-		return end, false
-	case answered, busy:
-		return negEnd{broken, w.text}, true
+	case err != nil && out.Kind == relay.NegDropped:
+		v.s.drops++
+	case err == nil || out.Answered:
+		v.s.drops = 0
 	}
-	return negEnd{refused, w.text}, true
+	if err != nil {
+		return nil, end, err
+	}
+	kind := map[relay.NegKind]negKind{relay.NegSettled: settled, relay.NegTooMany: tooMany, relay.NegRefused: refused, relay.NegBroken: broken}[out.Kind]
+	return session, negEnd{kind, out.Reason}, nil
 }
 
 var keyRefused = []byte("no negentropy until") // unix seconds, 8 bytes big-endian

@@ -21,11 +21,7 @@ type Seen interface {
 }
 
 // IDs is a reconcile.Set, or what stands for one.
-type IDs interface {
-	reconcile.Counter
-	// List gives the items from lo to hi, both inclusive, in order and each once; reconcile.ErrTooMany if they are too many.
-	List(lo, hi int64) ([]reconcile.Item, error)
-}
+type IDs = reconcile.IDs
 
 const (
 	// negTries of one window whose reconciliation broke off: khatru forgets one that rests for 7 s.
@@ -322,18 +318,19 @@ func (v *visit) mostIDs() int {
 // fetchSome asks for ids in one request until they came, or the relay says that it is done. again: with what mostIDs says now.
 func (v *visit) fetchSome(chunk []event.ID) (missing []event.ID, again bool, err error) {
 	for tries := 0; ; tries++ {
-		x := v.exchange(idsPrefix, chunk)
+		x := v.exchange(chunk)
 		err := v.askIDs(x, chunk)
 		var w word
 		if err == nil {
 			w, err = v.hearIDs(x)
 		}
-		if err := errors.Join(err, v.hangUp(x, "CLOSE")); err != nil {
+		if err := errors.Join(err, v.hangUp(x)); err != nil {
 			return nil, false, err
 		}
 		missing = x.missing()
 		if w.kind == saidAll || w.kind == saidEOSE || len(missing) == 0 {
 			v.sess.Progress()
+			v.sess.Answered()
 			return missing, false, nil
 		}
 		var wanted time.Duration
@@ -346,6 +343,10 @@ func (v *visit) fetchSome(chunk []event.ID) (missing []event.ID, again bool, err
 				return nil, true, nil
 			case j.Verdict == relay.Narrow:
 				return missing, false, nil
+			case j.Cause == relay.CauseTooManyREQ:
+				v.s.fewer()
+			case j.Verdict == relay.Slower:
+				v.sess.Slower(j.Wait)
 			}
 			wanted = j.Wait
 		}
@@ -382,7 +383,7 @@ func (v *visit) hearIDs(x *exchange) (word, error) {
 			patience, complaint = v.s.o.Idle/10, w.text
 		case w.kind == saidNothing && complaint != "":
 			return word{kind: saidNothing, text: complaint}, nil
-		case w.kind != saidNeg && w.kind != saidNegErr:
+		default:
 			return w, nil
 		}
 	}

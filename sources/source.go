@@ -161,7 +161,7 @@ func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 		s.halved++ // sessions that end before a page is whole: a smaller one may be
 	}
 	err := relay.Guard("source "+s.o.URL, v.run)
-	if ours(sess.Err()) {
+	if relay.Ours(sess.Err()) {
 		s.cuts, s.halved = min(s.cuts, cuts), min(s.halved, halved)
 	}
 	if cause := context.Cause(ctx); cause != nil {
@@ -175,13 +175,6 @@ func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 
 // further notes that a session brought something to go on from: the cuts before it were no obstacle.
 func (s *Source) further() { s.cuts, s.rest = 0, s.o.Rest }
-
-// ours says that it was not the relay that ended a visit: the session, whose end is err, still lives (a pause, a reload, a
-// trial of the sink on the same link, the archive's stall), or we ended it as a whole.
-func ours(err error) bool {
-	var end *relay.End
-	return err == nil || errors.As(err, &end) && (end.Reason == relay.ClosedByUs || end.Reason == relay.ArchiveStalled)
-}
 
 // ended brings an error into the form that the link expects, and notes it.
 func (s *Source) ended(err error) error {

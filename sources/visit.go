@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"rebroadcastr/event"
+	"rebroadcastr/reconcile"
 	"rebroadcastr/record"
 	"rebroadcastr/relay"
 )
@@ -33,6 +34,7 @@ type session interface {
 	Progress()
 	Slower(wait time.Duration)
 	Answered()
+	Reconcile(ctx context.Context, f event.Filter, items []reconcile.Item, have func(event.ID), idle time.Duration) (*reconcile.Session, relay.NegEnd, error)
 	Stalled() time.Duration
 	Info() relay.Info
 	Settings() relay.Settings
@@ -82,10 +84,7 @@ type signal struct {
 }
 
 func (v *visit) handler() *relay.Handler {
-	return &relay.Handler{Event: v.event, EOSE: v.eose, Closed: v.closed, Notice: v.notice, TooBig: v.tooBig,
-		Neg:    func(sub, hex string) { v.said(sub, word{kind: saidNeg, text: hex}) },
-		NegErr: func(sub, reason string, most int64) { v.said(sub, word{kind: saidNegErr, text: reason, most: most}) },
-	}
+	return &relay.Handler{Event: v.event, EOSE: v.eose, Closed: v.closed, Notice: v.notice, TooBig: v.tooBig}
 }
 
 // event takes one EVENT message in and waits while the stages are full.

@@ -1,0 +1,254 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"rebroadcastr/event"
+	"rebroadcastr/reconcile"
+)
+
+const (
+	// negSilence before the first NEG-MSG counts as a refusal: khatru without negentropy answers nothing.
+	negSilence = 10 * time.Second
+	// negPatience is the silence after it that ends a reconciliation.
+	negPatience = 30 * time.Second
+	// negClose is the most that the NEG-CLOSE may wait for.
+	negClose = time.Second
+	// negRest is the room of a NEG-OPEN that its message may not take, where a relay says how long messages may be.
+	negRest = 1 << 10
+)
+
+// NegKind says how the reconciliation of one window ended.
+type NegKind uint8
+
+// The ends of a reconciliation.
+const (
+	NegSettled NegKind = iota // what differs is known
+	NegTooMany                // the relay holds, or we lack, more than fits in one window
+	NegRefused                // the relay does not do it: to be remembered
+	NegBroken                 // it began and did not come to its end, or cannot be done now
+	NegDropped                // with an error: the relay ended the session when it should have answered the NEG-OPEN
+)
+
+// NegEnd is how the reconciliation of one window ended.
+type NegEnd struct {
+	Kind     NegKind
+	Reason   string
+	Answered bool // by a NEG-MSG at least
+}
+
+// negWord is what a relay says in a reconciliation.
+type negWord struct {
+	kind kind // kindNeg, kindNegErr, kindClosed, kindNotice; kindUnknown: nothing, for too long
+	text string
+	most int64
+}
+
+// negotiation is one NEG-OPEN and what the relay says to it; its handler is called by the session's reader.
+type negotiation struct {
+	s     *Session
+	ctx   context.Context
+	sub   string
+	words chan negWord
+	over  chan struct{} // closed when nobody listens any more
+
+	mu      sync.Mutex
+	ended   bool          // by the relay
+	heard   time.Time     // the relay's last NEG-MSG, or our last message
+	stalled time.Duration // the session's, at heard
+}
+
+// Reconcile compares one window with the relay (NIP-77): f with its since and until, items of ours, at most
+// reconcile.MostItems. have is as in reconcile.NewSession: called by this goroutine, and to remember only, for nothing may be
+// sent before the end. idle is how long the relay may be silent, 0: 30 s. The session is nil where it is of no use. An error
+// says that ctx or the relay's session has ended.
+func (s *Session) Reconcile(ctx context.Context, f event.Filter, items []reconcile.Item, have func(event.ID), idle time.Duration) (*reconcile.Session, NegEnd, error) {
+	frame := reconcile.DefaultFrame
+	if room := s.Info().Limits.MaxMessageLength; room > 0 {
+		frame = min(frame, (room-negRest)/2)
+	}
+	if frame < reconcile.MinFrame {
+		return nil, NegEnd{Kind: NegBroken, Reason: "the relay takes too short messages"}, nil
+	}
+	session, err := reconcile.NewSession(items, frame, have)
+	if errors.Is(err, reconcile.ErrTooMany) {
+		return nil, NegEnd{Kind: NegTooMany, Reason: err.Error()}, nil
+	}
+	if err != nil {
+		return nil, NegEnd{}, err
+	}
+	msg, err := session.Open()
+	if err != nil {
+		return nil, NegEnd{}, err
+	}
+	if idle <= 0 {
+		idle = negPatience
+	}
+	n := &negotiation{s: s, ctx: ctx, sub: fmt.Sprintf("neg-%d", s.core.negs.Add(1)), words: make(chan negWord), over: make(chan struct{})}
+	n.alive()
+	remove := s.Handle(n.handler())
+	open := append([]byte(`["NEG-OPEN","`+n.sub+`",`), f.AppendJSON(nil, -1)...)
+	if err := s.Request(ctx, append(open, `,"`+msg+`"]`...)); err != nil {
+		remove()
+		close(n.over)
+		return nil, NegEnd{}, fmt.Errorf("reconcile with %s: %w", s.URL(), err)
+	}
+	n.alive()
+	settled, end, err := n.run(session, idle)
+	remove()
+	return settled, end, errors.Join(err, n.hangUp())
+}
+
+func (n *negotiation) handler() *Handler {
+	own := func(w negWord) func(sub, text string) {
+		return func(sub, text string) {
+			if sub == n.sub {
+				w.text = text
+				n.say(w)
+			}
+		}
+	}
+	return &Handler{
+		Neg: own(negWord{kind: kindNeg}), Closed: own(negWord{kind: kindClosed}),
+		NegErr: func(sub, text string, most int64) { own(negWord{kind: kindNegErr, most: most})(sub, text) },
+		Notice: func(text string) { n.say(negWord{kind: kindNotice, text: text}) }, // it names no subscription
+	}
+}
+
+// say runs on the reader and waits until the word is taken.
+func (n *negotiation) say(w negWord) {
+	switch w.kind {
+	case kindNeg:
+		n.alive()
+	case kindNegErr, kindClosed:
+		n.mu.Lock()
+		n.ended = true
+		n.mu.Unlock()
+	}
+	select {
+	case n.words <- w:
+	case <-n.over:
+	case <-n.ctx.Done():
+	}
+}
+
+// alive starts the clock of silence anew.
+func (n *negotiation) alive() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.heard, n.stalled = time.Now(), n.s.Stalled()
+}
+
+// quiet is how long the relay has been silent. While the reader waits for our own stages, its clock stands still.
+func (n *negotiation) quiet() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return time.Since(n.heard) - (n.s.Stalled() - n.stalled)
+}
+
+// hear waits for the relay's next word.
+func (n *negotiation) hear(patience time.Duration) (negWord, error) {
+	for {
+		left := patience - n.quiet()
+		if left <= 0 {
+			return negWord{text: fmt.Sprintf("silent for %s", patience)}, nil
+		}
+		t := time.NewTimer(left)
+		select {
+		case w := <-n.words:
+			t.Stop()
+			return w, nil
+		case <-t.C:
+		case <-n.s.Done():
+			t.Stop()
+			return negWord{}, n.s.Err()
+		case <-n.ctx.Done():
+			t.Stop()
+			return negWord{}, context.Cause(n.ctx)
+		}
+	}
+}
+
+// run answers the relay until the end.
+func (n *negotiation) run(session *reconcile.Session, idle time.Duration) (*reconcile.Session, NegEnd, error) {
+	for answered := false; ; {
+		patience := min(negSilence, idle)
+		if answered {
+			patience = idle
+		}
+		w, err := n.hear(patience)
+		if err != nil {
+			end := NegEnd{Answered: answered}
+			if !answered && !Ours(n.s.Err()) {
+				end.Kind = NegDropped
+			}
+			return nil, end, err
+		}
+		if w.kind != kindNeg {
+			if end, ends := judgeNeg(w, answered); ends {
+				if j := ClassifyClosed(w.text); j.Verdict == Slower && j.Cause != CauseTooManyREQ {
+					n.s.Slower(j.Wait)
+				}
+				end.Answered = answered
+				return nil, end, nil
+			}
+			continue
+		}
+		if !answered {
+			n.s.Answered()
+		}
+		answered = true
+		n.s.Progress()
+		reply, done, err := session.Answer(w.text)
+		end := NegEnd{Answered: true}
+		switch {
+		case errors.Is(err, reconcile.ErrTooMany):
+			end.Kind, end.Reason = NegTooMany, err.Error()
+			return session, end, nil
+		case err != nil: // whatever it speaks
+			end.Kind, end.Reason = NegRefused, err.Error()
+			return nil, end, nil
+		case done:
+			return session, end, nil
+		}
+		if err := n.s.Send(n.ctx, []byte(`["NEG-MSG","`+n.sub+`","`+reply+`"]`)); err != nil {
+			return nil, end, fmt.Errorf("reconcile with %s: %w", n.s.URL(), err)
+		}
+		n.alive()
+	}
+}
+
+// hangUp says NEG-CLOSE, unless the relay has ended it.
+func (n *negotiation) hangUp() error {
+	close(n.over)
+	n.mu.Lock()
+	ended := n.ended
+	n.mu.Unlock()
+	if ended || n.s.Err() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), negClose)
+	defer cancel()
+	return n.s.Send(ctx, []byte(`["NEG-CLOSE","`+n.sub+`"]`))
+}
+
+// judgeNeg says what anything but a NEG-MSG means; ends is false where it means nothing. Relays refuse in many ways: by
+// NEG-ERR, CLOSED, a NOTICE that names no subscription, or silence.
+func judgeNeg(w negWord, answered bool) (end NegEnd, ends bool) {
+	low := strings.ToLower(w.text)
+	busy := TooManyREQ(low) || strings.Contains(low, "rate-limit") || strings.Contains(low, "too many negentropy")
+	switch {
+	case w.kind == kindNegErr && !busy && (w.most > 0 || strings.Contains(low, "too many")):
+		return NegEnd{Kind: NegTooMany, Reason: w.text}, true
+	case w.kind == kindNotice && answered:
+		return end, false
+	case answered, busy:
+		return NegEnd{Kind: NegBroken, Reason: w.text}, true
+	}
+	return NegEnd{Kind: NegRefused, Reason: w.text}, true
+}
