@@ -133,7 +133,7 @@ func (l *link) applySource(cfg *config.Config, c *config.Source) {
 	door.NoDeliver = l.m.o.NoDeliver
 	from := sources.New(sources.Options{
 		URL: l.url, Door: door, Intake: l.m.intake, State: l.m.o.Store.State, Seen: l.m.seen, Filters: wish.Filters, History: wish.History, Narrow: wish.Narrow,
-		Reconcile: reconcile, Once: l.m.o.Once, Again: l.m.o.Again, Limit: l.m.o.Limit, Backoff: backoff, Now: l.m.o.Now, Log: l.m.log,
+		Reconcile: reconcile, Once: l.m.o.Once, Again: l.m.o.Again, Limit: l.m.o.Limit, Oldest: &l.m.oldest, Backoff: backoff, Now: l.m.o.Now, Log: l.m.log,
 	})
 	role := &sourceRoleOf{watched: watch(from), name: c.Name, door: door, from: from}
 	l.setSource(role)

@@ -15,6 +15,7 @@ import (
 
 	"rebroadcastr/config"
 	"rebroadcastr/report"
+	"rebroadcastr/sources"
 )
 
 // Options of a Mirror.
@@ -42,6 +43,7 @@ type Mirror struct {
 	seen   *seen
 	since  time.Time
 	begun  uint64 // the archive's next ordinal at start
+	oldest sources.Oldest
 
 	bigFrames chan struct{}
 	failed    chan error // the first error of a stage

@@ -90,6 +90,16 @@ func (l *link) sourceRow(source *sourceRoleOf, w relay.LinkStatus) report.Source
 	if r.State == report.Connected && r.Note == "" {
 		r.Note = f.Note // the relay is there, and closes subscriptions
 	}
+	r.Phase, r.Share, r.Negentropy, r.Slowed = string(f.Phase), f.Share, f.Negentropy, w.Slowed
+	if w.Pace > 0 {
+		r.Pace = fmt.Sprintf("%.3g/s", w.Pace)
+	}
+	if f.Oldest > 0 {
+		r.Oldest = time.Unix(f.Oldest, 0).UTC()
+	}
+	if r.Waits = f.Waits; w.Quiet.After(r.Waits) && w.Quiet.After(time.Now()) {
+		r.Waits = w.Quiet
+	}
 	if r.Note == "" && w.Pace > 0 {
 		r.Note = fmt.Sprintf("rate-limited: pace now %.3g/s", w.Pace)
 	}

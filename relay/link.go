@@ -116,6 +116,7 @@ func (l *Link) Status() LinkStatus {
 		}
 	}
 	s.Roles, s.Held, s.Pace = l.roles.status(), l.roles.heldSince(), l.pace.slowed()
+	s.Slowed, s.Quiet = l.pace.complaints()
 	return s
 }
 

@@ -24,6 +24,7 @@ type pace struct {
 	now      float64
 	answered int
 	halved   time.Time
+	times    int       // halved
 	until    time.Time // nothing before, the relay has said
 }
 
@@ -73,6 +74,7 @@ func (p *pace) slower(wait time.Duration) {
 		return
 	}
 	p.halved = time.Now()
+	p.times++
 	p.now = max(slowestPace, p.now/2)
 	p.takeLocked()
 }
@@ -98,4 +100,11 @@ func (p *pace) slowed() float64 {
 		return p.now
 	}
 	return 0
+}
+
+// complaints are how often the pace was halved, and until when nothing is asked.
+func (p *pace) complaints() (times int, until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.times, p.until
 }

@@ -40,6 +40,8 @@ type LinkStatus struct {
 	Roles     []RoleStatus     // by name
 	Insecure  bool             // its certificate is not checked
 	Pace      float64          // requests a second, while the relay finds the pace that was set too fast; 0: as set
+	Slowed    int              // how often the pace was halved
+	Quiet     time.Time        // nothing is asked before, as the relay wanted it; zero or past: something may be
 }
 
 // Notice is a NOTICE of the relay.

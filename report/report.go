@@ -110,6 +110,13 @@ type Source struct {
 	CompleteNote string           `json:"complete_note,omitempty"`
 	ProvenBack   time.Time        `json:"proven_back_to,omitzero"`
 	LastEvent    time.Time        `json:"last_event,omitzero"`
+	Phase        string           `json:"phase,omitempty"`        // of a relay: idle, catch-up, history, live, reconciling, done, paused
+	Share        float64          `json:"proven_share,omitempty"` // of the time that history asks for, proven; 0: not known
+	Oldest       time.Time        `json:"oldest_event,omitzero"`  // that came by history since the start
+	Negentropy   bool             `json:"negentropy,omitempty"`   // some of history was proven by comparing it with the archive
+	Waits        time.Time        `json:"waits_until,omitzero"`   // connected, and nothing is asked before
+	Pace         string           `json:"pace,omitempty"`         // while it is slower than what was set
+	Slowed       int              `json:"told_slower,omitempty"`  // how often the pace was halved
 	Gaps         []Gap            `json:"gaps,omitempty"`
 	MoreGaps     int              `json:"more_gaps,omitempty"` // that are not listed
 	Note         string           `json:"note,omitempty"`

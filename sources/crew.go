@@ -84,6 +84,7 @@ func (c *crew) run() error {
 			if wait, err = c.launch(ctx); err != nil {
 				return err
 			}
+			c.rests(wait)
 		}
 		if len(c.flying)+len(c.waiting) == 0 {
 			return nil
@@ -140,6 +141,15 @@ func (c *crew) launch(ctx context.Context) (wait time.Duration, err error) {
 		}
 	}
 	return time.Hour, nil
+}
+
+// rests notes how long nothing is asked: all that is left is to be asked again later.
+func (c *crew) rests(wait time.Duration) {
+	var until time.Time
+	if len(c.flying) == 0 && wait < time.Hour {
+		until = time.Now().Add(wait)
+	}
+	c.v.s.waits(until)
 }
 
 // share takes half of what is left of the walk that has most of it; nil: none is worth that.
@@ -236,6 +246,9 @@ func (c *crew) land(l landing) error {
 	default:
 		v.sess.Progress()
 		v.sess.Answered()
+		if t.tries > 0 {
+			v.s.note("")
+		}
 		if 2*a.n >= t.request.limit && !probed {
 			if v.whole++; v.whole%growAfter == 0 && v.s.halved > 0 {
 				v.s.halved--

@@ -43,6 +43,7 @@ func (v *visit) history(top int64) error {
 			list = append(list, a)
 		}
 	}
+	v.s.begins(v.plan, list, start.Unix())
 	groups := v.parts(list, func(a atom) string { return string(a.missing.encode()) })
 	var tasks []*task
 	for _, g := range groups {
@@ -180,6 +181,7 @@ func (v *visit) prove(g group, ws windows, clip int64) (steps []saved) {
 	}
 	if len(ws) > 0 {
 		v.s.proven(v.plan.atoms, v.view)
+		v.s.progressed()
 	}
 	return steps
 }

@@ -178,6 +178,7 @@ func (v *visit) reconcileFirst(g group, start time.Time) (left windows, err erro
 
 // proveReconciled takes a window as proven and hands it to the saver.
 func (v *visit) proveReconciled(g group, part window, clip int64) error {
+	v.s.reconciledPart()
 	for _, step := range v.prove(g, windows{part}, clip) {
 		if err := v.saver.add(v.ctx, step); err != nil {
 			return err

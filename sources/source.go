@@ -35,6 +35,7 @@ type Options struct {
 	Once      bool      // backfill: no live subscription; Serve returns nil when history is done
 	Again     bool      // ask for what is proven too
 	Limit     int       // Once: stop after so many events of history; 0: none
+	Oldest    *Oldest   // what the sources of one command know together, for Status.Share; may be nil
 
 	CatchUpEvery time.Duration // while live; 1 h
 	Rest         time.Duration // live alone after maxCuts, before history is tried again; doubles up to CatchUpEvery; 10 s
@@ -94,6 +95,7 @@ type Source struct {
 	audits  int           // begun in a row and not come to their end
 	drops   int           // sessions in a row that ended while the relay was to answer a NEG-OPEN
 	catch   catch
+	headway headway
 }
 
 // New makes a Source; it starts nothing.
@@ -188,7 +190,7 @@ func (s *Source) ended(err error) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.st.Note = ""
+	s.st.Note, s.st.Waits = "", time.Time{}
 	switch {
 	case err == nil:
 		s.st.Phase = Done

@@ -55,6 +55,10 @@ type Status struct {
 	Pages      int64        // complete or not, since start
 	Events     int64        // inside their page's window, repetitions included
 	Reached    int64        // unix seconds: the oldest event of the last page
+	Oldest     int64        // unix seconds: the oldest event of any page, since start; 0: none came
+	Share      float64      // of the time that history asks for, proven; below 1 until all is, and 0 where nobody knows how far back there is anything
+	Waits      time.Time    // nothing is asked before; zero: something is
+	Negentropy bool         // some of history was proven by comparing it with the archive
 	Outside    int64        // events outside of their page's window
 	LastEvent  time.Time
 	CaughtUp   time.Time // wall-clock start of the last completed catch-up
@@ -108,7 +112,7 @@ func (s *Source) plan(walks int) {
 	s.st.Complete, s.st.Text = Unknown, "not asked to the end yet"
 	s.worst = Yes
 	if walks == 0 {
-		s.st.Complete, s.st.Text = Yes, ""
+		s.st.Complete, s.st.Text, s.st.Share = Yes, "", 1
 	}
 }
 
@@ -131,7 +135,10 @@ func (s *Source) conclude(out outcome) {
 		return
 	}
 	if s.worst == Yes {
-		s.st.Complete, s.st.Text = Yes, ""
+		s.st.Complete, s.st.Text, s.st.Share = Yes, "", 1
+		if s.o.Oldest != nil {
+			s.o.Oldest.note(s.st.Oldest)
+		}
 	}
 	t := &s.o.Door.Tally
 	s.o.Log.Info().Str("source", s.o.URL).Stringer("complete", s.st.Complete).Str("reason", s.st.Text).Int64("received", t.Received.Load()).
@@ -160,6 +167,9 @@ func (s *Source) paged(a answer, outside int) {
 	s.st.Outside += int64(outside)
 	if a.n > 0 {
 		s.st.Reached = a.oldest
+		if s.st.Oldest == 0 || a.oldest < s.st.Oldest {
+			s.st.Oldest = a.oldest
+		}
 	}
 }
 
