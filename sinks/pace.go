@@ -7,6 +7,7 @@ import "time"
 const (
 	minPace    = 1.0 / 60 // events a second
 	minStep    = 0.02
+	firstPace  = 10.0     // events a second that a sink is taken to have been sent where little was answered yet
 	freePace   = 10_000.0 // above it there is no limit any more
 	paceEvery  = 5 * time.Second
 	paceBurst  = 50 * time.Millisecond // what may be sent at once, in time
@@ -94,7 +95,7 @@ func (p *pace) slower(now, sent time.Time, ask time.Duration) {
 	p.tooFast = p.rate
 	if p.rate == 0 {
 		p.count(now)
-		p.tooFast = float64(max(p.this, p.previous, 1))
+		p.tooFast = max(float64(max(p.this, p.previous)), firstPace)
 	}
 	p.rate = max(minPace, p.tooFast/2)
 	p.step = max(p.rate/8, minStep)
