@@ -320,6 +320,8 @@ func (r *registered) deliver(c *core, m *message, frame []byte) (known bool) {
 		r.Neg(m.sub, m.text)
 	case kindNegErr:
 		r.NegErr(m.sub, m.text, m.most)
+	case kindCount:
+		r.Count(m.sub, m.count)
 	case kindTooBig:
 		r.TooBig()
 	case kindOther:
@@ -346,6 +348,8 @@ func (r *registered) takes(k kind) bool {
 		return r.Neg != nil
 	case kindNegErr:
 		return r.NegErr != nil
+	case kindCount:
+		return r.Count != nil
 	case kindTooBig:
 		return r.TooBig != nil
 	case kindOther:

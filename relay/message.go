@@ -25,6 +25,7 @@ const (
 	kindAuth
 	kindNeg
 	kindNegErr
+	kindCount
 	kindTooBig // above Settings.MaxFrame; nothing of it was kept
 	kindOther  // an array with a label that this package does not know
 )
@@ -46,11 +47,12 @@ var unknownReasons = [...]string{UnknownBinary, UnknownNotJSON, UnknownNotArray,
 type message struct {
 	kind  kind
 	label string   // kindOther: its first element
-	sub   string   // EOSE, CLOSED, NEG-MSG, NEG-ERR
+	sub   string   // EOSE, CLOSED, NEG-MSG, NEG-ERR, COUNT
 	text  string   // CLOSED, OK, NOTICE, NEG-ERR: the relay's words; AUTH: the challenge; EOSE: the hint; NEG-MSG: its hex
 	id    event.ID // OK
 	ok    bool     // OK
 	most  int64    // NEG-ERR: how many ids the relay reconciles at once; 0: it does not say
+	count Count    // COUNT
 }
 
 // parse takes a text frame apart. An EVENT is only recognised: its event is the role's to parse. Elements beyond those
@@ -114,6 +116,11 @@ func parse(frame []byte, m *message) (unknown string) {
 		m.sub, good = stringOf(e[1])
 		m.text, _ = stringOf(e[2])
 		m.most = positive(e[3])
+	case "COUNT":
+		m.kind = kindCount
+		if m.sub, good = stringOf(e[1]); good {
+			m.count, good = countOf(e[2])
+		}
 	default:
 		m.kind, good = kindOther, true
 	}

@@ -45,9 +45,10 @@ type Handler struct {
 	Notice func(text string)
 	Neg    func(sub, hex string)                         // NEG-MSG (NIP-77)
 	NegErr func(sub, reason string, most int64)          // NEG-ERR or NEG-ERROR; most: the ids that the relay reconciles at once, 0: it does not say
+	Count  func(sub string, n Count)                     // COUNT (NIP-45)
 	TooBig func()                                        // a message above Settings.MaxFrame was passed over, perhaps an event
 	Auth   func(challenge string)                        // informational: there is no key to answer with
-	Other  func(label string, frame []byte) (known bool) // a message with another label (COUNT); the bytes are valid until it returns
+	Other  func(label string, frame []byte) (known bool) // a message with another label; the bytes are valid until it returns
 }
 
 // Session is a role's view of one websocket while it lives.
@@ -121,7 +122,7 @@ func (r *registered) await() {
 // afterwards. nil says that it was queued, not that the relay has it.
 func (s *Session) Send(ctx context.Context, msg []byte) error { return s.core.send(ctx, msg) }
 
-// Request is Send after waiting for the link's pace: for REQ and NEG-OPEN.
+// Request is Send after waiting for the link's pace: for REQ, COUNT and NEG-OPEN.
 func (s *Session) Request(ctx context.Context, msg []byte) error {
 	if err := s.core.pace.wait(ctx); err != nil {
 		if cause := context.Cause(ctx); cause != nil {

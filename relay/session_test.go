@@ -28,7 +28,8 @@ func recorder(got *list) relay.Role {
 			TooBig: func() { got.add("TOO BIG") },
 			Neg:    func(sub, hex string) { got.add("NEG " + sub + "," + hex) },
 			NegErr: func(sub, reason string, most int64) { got.add(fmt.Sprint("NEG-ERR ", sub, ",", reason, ",", most)) },
-			Other:  func(label string, frame []byte) bool { got.add(label); return label == "COUNT" },
+			Count:  func(sub string, n relay.Count) { got.add(fmt.Sprint("COUNT ", sub, ",", n.Events, ",", n.Approximate)) },
+			Other:  func(label string, frame []byte) bool { got.add(label); return label == "GIFT" },
 		}
 	})
 }
@@ -38,7 +39,7 @@ func TestEveryMessageInWireOrderAndUnknownFramesAreNeverFatal(t *testing.T) {
 	frames := []string{
 		`["EVENT","live-0",{"id":"1"}]`, `not JSON`, `{"an":"object"}`, `["EOSE","live-0"]`, `["EOSE","page-1","finish"]`, `[]`, `[7]`,
 		`["CLOSED","page-2","error: \u001b[31mred"]`, `["CLOSED","page-3"]`, `["OK","` + id + `",true]`, `["OK","` + id + `",false,"blocked: x"]`,
-		`["OK","short",true,""]`, `["NOTICE","hello"]`, `["AUTH","c"]`, `["NEG-MSG","neg-1","61"]`, `["NEG-ERR","neg-1","blocked: x",9]`, `["NEG-ERROR","neg-1","CLOSED"]`, `["COUNT","c",{}]`, `["GIFT","x"]`, "", "\x00\xff",
+		`["OK","short",true,""]`, `["NOTICE","hello"]`, `["AUTH","c"]`, `["NEG-MSG","neg-1","61"]`, `["NEG-ERR","neg-1","blocked: x",9]`, `["NEG-ERROR","neg-1","CLOSED"]`, `["COUNT","c",{"count":9,"approximate":true}]`, `["COUNT","c",{}]`, `["GIFT","x"]`, `["BOX","x"]`, "", "\x00\xff",
 		`["EVENT","live-0",{"id":"2"}]`,
 	}
 	r := relaytest.New(t, relaytest.Script{Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
@@ -54,14 +55,14 @@ func TestEveryMessageInWireOrderAndUnknownFramesAreNeverFatal(t *testing.T) {
 	l := run(t, r.URL, quick(), recorder(got))
 	want := []string{
 		`["EVENT","live-0",{"id":"1"}]`, "EOSE live-0,", "EOSE page-1,finish", "CLOSED page-2,error: \ufffd[31mred", "CLOSED page-3,",
-		"OK ababtrue", "OK ababfalseblocked: x", "NOTICE hello", "AUTH c", "NEG neg-1,61", "NEG-ERR neg-1,blocked: x,9", "NEG-ERR neg-1,CLOSED,0", "COUNT", "GIFT", `["EVENT","live-0",{"id":"2"}]`,
+		"OK ababtrue", "OK ababfalseblocked: x", "NOTICE hello", "AUTH c", "NEG neg-1,61", "NEG-ERR neg-1,blocked: x,9", "NEG-ERR neg-1,CLOSED,0", "COUNT c,9,true", "GIFT", "BOX", `["EVENT","live-0",{"id":"2"}]`,
 	}
 	if got := got.first(t, len(want)); !slices.Equal(got, want) {
 		t.Errorf("handlers got %q\nwant %q", got, want)
 	}
 	s := l.Status()
 	wantUnknown := map[string]int64{
-		relay.UnknownBinary: 1, relay.UnknownNotJSON: 3, relay.UnknownNotArray: 1, relay.UnknownType: 3, relay.UnknownMalformed: 1,
+		relay.UnknownBinary: 1, relay.UnknownNotJSON: 3, relay.UnknownNotArray: 1, relay.UnknownType: 3, relay.UnknownMalformed: 2,
 	}
 	if fmt.Sprint(s.Unknown) != fmt.Sprint(wantUnknown) {
 		t.Errorf("frames not understood: %v, want %v", s.Unknown, wantUnknown)

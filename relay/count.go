@@ -1,0 +1,84 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"rebroadcastr/event"
+)
+
+// Count is a relay's answer to a COUNT (NIP-45). It is the relay's claim.
+type Count struct {
+	Events      int64
+	Approximate bool
+}
+
+// NoCount is the answer of a relay that counts nothing: a refusal, by CLOSED or a NOTICE, or silence.
+type NoCount struct {
+	Text   string
+	Closed bool // Text is a CLOSED's: see ClassifyClosed
+}
+
+func (e *NoCount) Error() string { return "no count: " + e.Text }
+
+// Count asks how many events the relay stores for f, under a subscription id that nothing else uses. patience is how long the
+// relay may be silent. The error is a *NoCount, ctx's, or the session's end.
+func (s *Session) Count(ctx context.Context, sub string, f event.Filter, patience time.Duration) (Count, error) {
+	counts, refusals := make(chan Count, 1), make(chan *NoCount, 1)
+	refuse := func(no NoCount) {
+		select {
+		case refusals <- &no:
+		default: // the first one says it
+		}
+	}
+	defer s.Handle(&Handler{
+		Count: func(of string, n Count) {
+			if of == sub {
+				select {
+				case counts <- n:
+				default:
+				}
+			}
+		},
+		Closed: func(of, reason string) {
+			if of == sub {
+				refuse(NoCount{"CLOSED " + reason, true})
+			}
+		},
+		Notice: func(text string) { refuse(NoCount{"NOTICE " + text, false}) }, // it names no subscription
+	})()
+	msg := append([]byte(`["COUNT","`+sub+`",`), f.AppendJSON(nil, -1)...)
+	if err := s.Request(ctx, append(msg, ']')); err != nil {
+		return Count{}, fmt.Errorf("count at %s: %w", s.URL(), err)
+	}
+	silence := time.NewTimer(patience)
+	defer silence.Stop()
+	select {
+	case n := <-counts:
+		return n, nil
+	case no := <-refusals:
+		return Count{}, no
+	case <-silence.C:
+		return Count{}, &NoCount{fmt.Sprintf("silent for %s", patience), false}
+	case <-s.Done():
+		return Count{}, s.Err()
+	case <-ctx.Done():
+		return Count{}, context.Cause(ctx)
+	}
+}
+
+// countOf reads {"count": N, "approximate": bool}, also where the number comes as text.
+func countOf(e []byte) (n Count, ok bool) {
+	var says struct {
+		Count       json.RawMessage `json:"count"`
+		Approximate json.RawMessage `json:"approximate"`
+	}
+	if json.Unmarshal(e, &says) != nil || len(says.Count) == 0 {
+		return Count{}, false
+	}
+	n = Count{positive(says.Count), boolOf(says.Approximate)}
+	return n, n.Events > 0 || strings.Trim(string(says.Count), `"`) == "0"
+}
