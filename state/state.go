@@ -66,7 +66,7 @@ func (d *damage) Unwrap() error { return d.cause }
 func open(path string) (*bbolt.DB, error) {
 	_, err := os.Stat(path)
 	fresh := errors.Is(err, fs.ErrNotExist)
-	db, err := openBolt(path)
+	db, err := openBolt(path, bbolt.Options{Timeout: opening})
 	if err != nil {
 		return nil, err
 	}
@@ -85,14 +85,14 @@ func open(path string) (*bbolt.DB, error) {
 }
 
 // openBolt tells a damaged file from one that cannot be opened. bbolt panics on some damage.
-func openBolt(path string) (db *bbolt.DB, err error) {
+func openBolt(path string, o bbolt.Options) (db *bbolt.DB, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // a page beyond the file's end is a memory fault
 	defer func() {
 		if p := recover(); p != nil {
 			db, err = nil, &damage{fmt.Errorf("%v", p)}
 		}
 	}()
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: opening})
+	db, err = bbolt.Open(path, 0o600, &o)
 	if err == nil {
 		return db, nil
 	}
