@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ const (
 // second (8 bytes, big-endian), key of the filter. Value: keptGap as JSON. A row goes when its second is proven.
 type keptGap struct {
 	Filter string `json:"filter"`
+	Words  string `json:"words,omitempty"` // of the filter
 	Reason string `json:"reason"`
 	Found  int64  `json:"found"` // unix seconds
 }
@@ -52,9 +54,10 @@ func (s *Source) keepGaps(tx *state.Tx, step saved) error {
 	if err := b.ForEach(func(_, _ []byte) error { rows++; return nil }); err != nil {
 		return err
 	}
+	found := s.o.Now().Unix()
 	for _, h := range step.gaps {
 		key := h.filter.Key()
-		value, err := json.Marshal(keptGap{clipped(h.filter.String()), h.reason(), s.o.Now().Unix()})
+		value, err := json.Marshal(keptGap{clipped(h.filter.String()), Words(h.filter), h.reason(), found})
 		if err != nil {
 			return fmt.Errorf("encode gap: %w", err)
 		}
@@ -64,7 +67,7 @@ func (s *Source) keepGaps(tx *state.Tx, step saved) error {
 			}
 			row := gapKey(a.key, h.at, key[:])
 			s.mu.Lock()
-			s.kept[string(row)] = Gap{clipped(h.filter.String()), h.at, h.at, h.reason()}
+			s.kept[string(row)] = Gap{clipped(h.filter.String()), Words(h.filter), h.at, h.at, h.reason(), found}
 			s.mu.Unlock()
 			if rows++; rows > maxKept {
 				continue
@@ -106,13 +109,10 @@ func (s *Source) loadGaps(tx *state.Tx, p *plan) error {
 	kept := make(map[string]Gap)
 	if b := tx.Bucket(s.path("gaps")...); b != nil {
 		err := b.ForEach(func(k, v []byte) error {
-			var g keptGap
-			if len(k) < 24 || json.Unmarshal(v, &g) != nil {
-				return nil // found again
-			}
-			if _, asked := p.joined[atomKey(k[:16])]; asked {
-				at := int64(binary.BigEndian.Uint64(k[16:24]))
-				kept[string(k)] = Gap{g.Filter, at, at, g.Reason}
+			if g, ok := decodeGap(k, v); ok {
+				if _, asked := p.joined[atomKey(k[:16])]; asked {
+					kept[string(k)] = g
+				}
 			}
 			return nil
 		})
@@ -126,11 +126,23 @@ func (s *Source) loadGaps(tx *state.Tx, p *plan) error {
 	return nil
 }
 
+// decodeGap reads a row; one that is damaged is found again.
+func decodeGap(k, v []byte) (Gap, bool) {
+	var g keptGap
+	if len(k) < 24 || json.Unmarshal(v, &g) != nil {
+		return Gap{}, false
+	}
+	at := int64(binary.BigEndian.Uint64(k[16:24]))
+	return Gap{g.Filter, g.Words, at, at, g.Reason, g.Found}, true
+}
+
 // keptLocked are the gaps that are kept, the newest first.
 func (s *Source) keptLocked() (list []Gap, more int) {
-	for _, g := range s.kept {
-		list = append(list, g)
-	}
+	return sortedGaps(slices.Collect(maps.Values(s.kept)))
+}
+
+// sortedGaps are the newest of list, each once.
+func sortedGaps(list []Gap) (_ []Gap, more int) {
 	slices.SortFunc(list, func(a, b Gap) int {
 		if a.From != b.From {
 			return int(max(min(b.From-a.From, 1), -1))

@@ -22,13 +22,9 @@ type outcome struct {
 func (v *visit) history(top int64) error {
 	start := v.s.o.Now()
 	v.s.phase(Backfill)
-	since := v.plan.history.Since
 	var list []atom
 	for _, a := range v.plan.atoms {
-		w := window{max(since, a.filter.Since), openEnd}
-		if a.filter.Until != 0 {
-			w.hi = a.filter.Until
-		}
+		w := historyWindow(v.plan, a)
 		proven := v.view[a.key]
 		switch {
 		case v.s.o.Again: // what an earlier session of this process has proven again is not asked a third time

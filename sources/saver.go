@@ -68,6 +68,9 @@ func (v *visit) load() error {
 	if err != nil {
 		return fmt.Errorf("load what is let in from %s: %w", v.s.o.URL, err)
 	}
+	if err := v.s.noteAsked(p); err != nil { // costs words of status --gaps
+		v.log.Warn().Err(err).Str("relay", v.s.o.URL).Msg("what is asked for is not noted")
+	}
 	stays := func(a atom) bool { return old != nil && p.joined[a.key] <= old.number }
 	err = v.s.o.State.View(func(tx *state.Tx) error {
 		v.plan, v.view = p, make(map[atomKey]windows, len(p.atoms))

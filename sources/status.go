@@ -35,8 +35,10 @@ func (c Completeness) String() string { return [...]string{"unknown", "yes", "no
 // Gap is a stretch of created_at that was asked for and could not be proven.
 type Gap struct {
 	Filter   string
-	From, To int64 // unix seconds, inclusive; To above 1<<62: no end
+	Words    string // of the filter; "" of old rows
+	From, To int64  // unix seconds, inclusive; To above 1<<62: no end
 	Reason   string
+	Found    int64 // unix seconds
 }
 
 // maxGaps that are kept; more are only counted.
@@ -155,7 +157,7 @@ func (s *Source) gap(f event.Filter, w window, reason string) {
 		return
 	}
 	f.Since, f.Until = 0, 0
-	s.st.Gaps = append(s.st.Gaps, Gap{clipped(f.String()), w.lo, w.hi, reason})
+	s.st.Gaps = append(s.st.Gaps, Gap{clipped(f.String()), Words(f), w.lo, w.hi, reason, s.o.Now().Unix()})
 }
 
 // paged counts a page.
