@@ -177,6 +177,12 @@ func (d *daemonClient) Relay(name string) (report.Relay, error) {
 	return call[report.Relay](ctx, d, http.MethodGet, "/api/relay", url.Values{"url": {name}})
 }
 
+func (d *daemonClient) Coverage(name string) (report.Coverage, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	return call[report.Coverage](ctx, d, http.MethodGet, "/api/gaps", url.Values{"url": {name}})
+}
+
 func (d *daemonClient) Rejected(ctx context.Context, sink string, limit int, fn func(report.Rejected) error) (err error) {
 	query := url.Values{"sink": {sink}, "limit": {strconv.Itoa(limit)}}
 	body, err := d.do(ctx, http.MethodGet, "/api/rejected?"+query.Encode(), nil)

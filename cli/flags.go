@@ -134,7 +134,7 @@ func backfillFlags() []cli.Flag {
 
 // laterFlags are promised and not there yet; as unknown flags they would look like typing mistakes.
 var laterFlags = []string{
-	"dry-run", "follow", "cursor", "latest", "format", "gaps", "subscriptions", "expanded", "online", "quick", "repair", "fix", "fetch",
+	"dry-run", "follow", "cursor", "latest", "format", "subscriptions", "expanded", "online", "quick", "repair", "fix", "fetch",
 }
 
 // span is a flag's duration, with days and weeks.

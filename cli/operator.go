@@ -42,6 +42,14 @@ func (h *host) Relay(name string) (r report.Relay, err error) {
 	return m.Relay(name)
 }
 
+func (h *host) Coverage(name string) (c report.Coverage, err error) {
+	m, err := h.ready()
+	if err != nil {
+		return c, err
+	}
+	return m.Coverage(name)
+}
+
 func (h *host) Rejected(ctx context.Context, sink string, limit int, fn func(report.Rejected) error) error {
 	m, err := h.ready()
 	if err != nil {

@@ -16,10 +16,11 @@ import (
 func (p *program) statusCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "status",
-		Usage:     "how the daemon on this archive stands; exit 3 with problems or without a daemon",
+		Usage:     "how the daemon on this archive stands; exit 3 with problems or without a daemon (--rejected and --gaps need none)",
 		ArgsUsage: "[RELAY]",
 		Flags: flags(commonFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "rejected", Usage: "list what sinks refused for good, newest last; with --json one JSON object a line"},
+			&cli.BoolFlag{Name: "gaps", Usage: "list what is proven of each source, what is missing and which seconds could not be got whole; exit 3 if something is missing"},
 			&cli.IntFlag{Name: "limit", Usage: "with --rejected: the last `N`; 0 is all, in the order of the archive", DefaultText: "100"},
 		}),
 		Action: p.status,
@@ -56,10 +57,16 @@ func (p *program) rejected(c *cli.Context) error {
 
 func (p *program) status(c *cli.Context) error {
 	if c.Bool("rejected") {
+		if c.Bool("gaps") {
+			return &exitError{exitUsage, errors.New("status: --rejected or --gaps, not both")}
+		}
 		return p.rejected(c)
 	}
 	if c.IsSet("limit") {
 		return &exitError{exitUsage, errors.New("status: --limit goes with --rejected")}
+	}
+	if c.Bool("gaps") {
+		return p.gaps(c)
 	}
 	dir, err := p.archiveDir(c)
 	if err != nil {

@@ -113,10 +113,7 @@ func (l *link) sourceRow(source *sourceRoleOf, w relay.LinkStatus) report.Source
 	if f.Proven && f.ProvenBack > 0 {
 		r.ProvenBack = time.Unix(f.ProvenBack, 0).UTC()
 	}
-	for _, g := range f.Gaps {
-		r.Gaps = append(r.Gaps, report.Gap{Filter: g.Filter, From: g.From, To: g.To, Reason: g.Reason})
-	}
-	r.MoreGaps = f.MoreGaps
+	r.Gaps, r.MoreGaps = gapRows(f.Gaps), f.MoreGaps
 	if why := l.gaveUp.Load(); why != nil && r.Complete != report.Yes {
 		r.Complete, r.CompleteNote = report.No, *why
 	}

@@ -125,9 +125,11 @@ type Source struct {
 // Gap is a stretch of created_at that was asked for and could not be got whole.
 type Gap struct {
 	Filter string `json:"filter"`
-	From   int64  `json:"from"` // unix seconds, inclusive
-	To     int64  `json:"to"`   // above 1<<62: no end
+	Asked  string `json:"asked,omitempty"` // the filter in words
+	From   int64  `json:"from"`            // unix seconds, inclusive
+	To     int64  `json:"to"`              // above 1<<62: no end
 	Reason string `json:"reason"`
+	Found  int64  `json:"found,omitempty"` // unix seconds
 }
 
 // Imbalance is what Received misses or has too much: zero once nothing is on its way.

@@ -300,7 +300,12 @@ func (t *table) note(parts ...string) {
 	t.notes[len(t.rows)-1] = "  " + strings.Join(parts, "     ")
 }
 
-func (t *table) write(b *strings.Builder) {
+func (t *table) write(b *strings.Builder) { t.print(b, true) }
+
+// writeRows leaves the header out.
+func (t *table) writeRows(b *strings.Builder) { t.print(b, false) }
+
+func (t *table) print(b *strings.Builder, headed bool) {
 	width := make([]int, len(t.header))
 	for _, row := range append([][]string{t.header}, t.rows...) {
 		for i, c := range row {
@@ -308,6 +313,9 @@ func (t *table) write(b *strings.Builder) {
 		}
 	}
 	for n, row := range append([][]string{t.header}, t.rows...) {
+		if n == 0 && !headed {
+			continue
+		}
 		var line strings.Builder
 		for i, c := range row {
 			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(c))

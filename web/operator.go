@@ -16,6 +16,8 @@ type Teller interface {
 	Explain(ctx context.Context, id string) (report.Story, error)
 	// Relay tells what is behind a relay's rows; name is its URL or the config's name for it.
 	Relay(name string) (report.Relay, error)
+	// Coverage tells what is proven and what is not of a source, or of all with "".
+	Coverage(name string) (report.Coverage, error)
 	// Rejected gives fn what the sink (all with "") refused: the last limit ones, newest last; with 0 all.
 	Rejected(ctx context.Context, sink string, limit int, fn func(report.Rejected) error) error
 }
@@ -50,6 +52,9 @@ func tell(mux *http.ServeMux, t Teller) {
 	})
 	mux.HandleFunc("GET /api/relay", func(w http.ResponseWriter, req *http.Request) {
 		answer(w)(t.Relay(req.URL.Query().Get("url")))
+	})
+	mux.HandleFunc("GET /api/gaps", func(w http.ResponseWriter, req *http.Request) {
+		answer(w)(t.Coverage(req.URL.Query().Get("url")))
 	})
 	mux.HandleFunc("GET /api/rejected", func(w http.ResponseWriter, req *http.Request) { listRejected(w, req, t) })
 }

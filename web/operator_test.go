@@ -25,6 +25,13 @@ func (d *daemon) Relay(name string) (report.Relay, error) {
 	return report.Relay{URL: name}, nil
 }
 
+func (d *daemon) Coverage(name string) (report.Coverage, error) {
+	if name == "b" {
+		return report.Coverage{}, report.Refuse(report.Absent, "b is no source")
+	}
+	return report.Coverage{Dir: "/a"}, nil
+}
+
 // Rejected gives as many rows as it is asked for, and then fails if the sink is "broken".
 func (d *daemon) Rejected(_ context.Context, sink string, limit int, fn func(report.Rejected) error) error {
 	for range limit {
@@ -80,6 +87,8 @@ func TestOperator(t *testing.T) {
 		{"GET", "/api/explain", 400, "explain: no id"},
 		{"GET", "/api/relay?url=a", 200, `"url": "a"`},
 		{"GET", "/api/relay?url=b", 404, "there is no relay b here"},
+		{"GET", "/api/gaps", 200, `"sources": []`},
+		{"GET", "/api/gaps?url=b", 404, "b is no source"},
 		{"GET", "/api/rejected?limit=x", 400, "limit: not a whole number"},
 		{"POST", "/control/retry?sink=s&reason=r", 200, `"blocked": 2`},
 		{"POST", "/control/pause?relay=a", 200, `"paused": true`},
