@@ -13,6 +13,7 @@ type second struct {
 	n       int  // events on the page
 	asked   int  // most that it asked for
 	small   bool // less than is usual
+	mixed   bool // the page held other seconds too: how many are of this one alone has not been asked
 	step    step
 	since   int64  // stepCheck: of events that are known to be older
 	parts   []part // to be asked for, the next one last
@@ -40,7 +41,7 @@ func (w *walk) look(s *second) {
 		w.waiting = append(w.waiting, s)
 		return
 	}
-	if s.asked > w.m.page { // how many to ask for was learned since
+	if s.asked > w.m.page || s.mixed { // how many to ask for was learned since, or n counts others
 		w.second, s.step, s.parts = s, stepPart, []part{{filter: w.filter}}
 		return
 	}
@@ -100,6 +101,12 @@ func (w *walk) tookSecond(a answer) {
 		if enough || a.size() == 0 || a.finish || !w.m.full(a.size(), w.asked.limit) {
 			s.parts = s.parts[:len(s.parts)-1]
 			w.nextPart()
+			return
+		}
+		if s.mixed {
+			s.mixed, s.n, s.asked, s.small = false, a.size(), w.asked.limit, w.asked.small
+			w.second = nil
+			w.look(s)
 			return
 		}
 		w.divide()

@@ -322,7 +322,7 @@ func (w *walk) tookPage(a answer) {
 	w.top = min(w.top, oldest) // proven down to oldest, which the next page's window begins with
 	if w.m.known && (a.oldest == a.newest || a.oldest >= w.until || !w.m.full(size, most)) {
 		// Either everything was on that page, or it was cut off in its oldest second: what lies before that tells.
-		w.aside = &second{at: oldest, n: size, asked: most, small: w.asked.small, tainted: w.tainted}
+		w.aside = &second{at: oldest, n: size, asked: most, small: w.asked.small, mixed: a.newest > a.oldest, tainted: w.tainted}
 		w.top, w.until, w.echo = oldest-1, oldest-1, false
 		if w.until < max(w.lo, 1-w.edge()) {
 			w.end()

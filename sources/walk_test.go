@@ -369,6 +369,7 @@ func TestOlderEventsThatComeBetweenPages(t *testing.T) {
 			{103, 102, 101, 100}, {100}, {51, 50},
 			{100}, // had the relay not cut that page off, the older events would have been on it
 			{},
+			{50},
 		}, No},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -399,5 +400,32 @@ func TestOlderEventsThatComeBetweenPages(t *testing.T) {
 				t.Errorf("the walk's end: %v, complete %s (%s), gaps %v; want the end and %v, with a gap at 100 if no", v.done, v.complete, v.reason, w.gaps, test.complete)
 			}
 		})
+	}
+}
+
+// What is learned from another walk while this one looks whether anything older follows: by that the page before was full. It had one
+// event of its oldest second, which is asked for before anything is made of it.
+func TestAPageThatCountsAsFullAfterwards(t *testing.T) {
+	known := newManners(500, false)
+	known.page, known.tried, known.known, known.steps, known.largest = 100, true, true, orderedAfter, 66
+	w := newWalk(event.Filter{}, window{1_600_000_000, 1_700_000_000}, known)
+	var v verdict
+	for n, page := range [][]int64{{1_690_000_002, 1_690_000_001, 1_690_000_000}, {}, {1_690_000_000}} {
+		r := w.next(500)
+		if v.done || r.step == stepLeaf {
+			t.Fatalf("page %d is not asked for: the walk ended %v, step %d", n+1, v.done, r.step)
+		}
+		a := answer{ids: make(map[event.ID]struct{})}
+		prev := int64(openEnd)
+		for _, at := range page {
+			a.add(eventID(int(at)), at, r.to, openEnd, &prev)
+		}
+		if len(page) == 0 {
+			known.cutAt(5, 500)
+		}
+		v = w.took(a)
+	}
+	if !v.done || v.complete != Yes || len(w.gaps) > 0 {
+		t.Errorf("ended %v, complete %v (%s), gaps %v; want yes", v.done, v.complete, v.reason, w.gaps)
 	}
 }
