@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 
@@ -36,8 +37,9 @@ func (r *Relay) onRequest(ctx context.Context, f *nostr.Filter) {
 	}
 	s.ctx = ctx
 	s.filters = append(s.filters, *f)
+	s.request = len(r.requests)
+	r.requests = append(r.requests, Request{Client: r.clients[ws], Subscription: id, Filter: *f})
 	r.subs[k] = s
-	r.requests = append(r.requests, Request{Subscription: id, Filter: *f})
 	gate := r.gate
 	r.mu.Unlock()
 	if gate != nil && !f.LimitZero {
@@ -53,7 +55,7 @@ func (r *Relay) onRequest(ctx context.Context, f *nostr.Filter) {
 // and until is not looked at beside ids. The list is finished, so that a reader who leaves early leaves no goroutine behind.
 // A reconciliation is about everything.
 func (r *Relay) query(ctx context.Context, f nostr.Filter) (chan *nostr.Event, error) {
-	events, err := r.All()
+	events, err := r.candidates(f)
 	if err != nil {
 		return nil, err
 	}
@@ -61,24 +63,60 @@ func (r *Relay) query(ctx context.Context, f nostr.Filter) (chan *nostr.Event, e
 	if f.Limit > 0 && f.Limit <= r.o.MaxLimit {
 		limit = f.Limit
 	}
-	if eventstore.IsNegentropySession(ctx) {
-		limit = len(events)
-	}
-	out := make(chan *nostr.Event, limit)
-	defer close(out)
+	reconciles := eventstore.IsNegentropySession(ctx)
+	var answer []*nostr.Event
 	for _, e := range events {
-		if len(out) == limit {
+		if len(answer) == limit && !reconciles || f.Since != nil && e.CreatedAt < *f.Since {
 			break
 		}
 		if f.Matches(e) {
-			out <- e
+			answer = append(answer, e)
 		}
+	}
+	if !reconciles {
+		r.answered(ctx, answer)
+	}
+	out := make(chan *nostr.Event, len(answer))
+	defer close(out)
+	for _, e := range answer {
+		out <- e
 	}
 	return out, nil
 }
 
+// candidates are events that f may match and none dated later than its until, newest first.
+func (r *Relay) candidates(f nostr.Filter) ([]*nostr.Event, error) {
+	if r.byID != nil && len(f.IDs) > 0 {
+		var events []*nostr.Event
+		for _, id := range f.IDs {
+			if e := r.byID[id]; e != nil {
+				events = append(events, e)
+			}
+		}
+		return sorted(events), nil
+	}
+	events, err := r.All()
+	if f.Until != nil {
+		events = events[sort.Search(len(events), func(i int) bool { return events[i].CreatedAt <= *f.Until }):]
+	}
+	return events, err
+}
+
+// answered notes what a REQ is answered.
+func (r *Relay) answered(ctx context.Context, events []*nostr.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s, ok := r.subs[subKey{khatru.GetConnection(ctx), subscriptionID(ctx)}]; ok { // else the client has left
+		r.requests[s.request].Answer = events
+		r.sent += len(events)
+	}
+}
+
 // All is what the store holds, newest first, of one second the lower id first.
 func (r *Relay) All() ([]*nostr.Event, error) {
+	if r.o.Static != nil {
+		return r.o.Static, nil
+	}
 	var events []*nostr.Event
 	err := r.withStore(func() error {
 		ch, err := r.db.QueryEvents(eventstore.SetNegentropy(context.Background()), nostr.Filter{})
@@ -93,10 +131,14 @@ func (r *Relay) All() ([]*nostr.Event, error) {
 		}
 		return nil
 	})
+	return sorted(events), err
+}
+
+func sorted(events []*nostr.Event) []*nostr.Event {
 	slices.SortFunc(events, func(a, b *nostr.Event) int {
 		return cmp.Or(cmp.Compare(b.CreatedAt, a.CreatedAt), strings.Compare(a.ID, b.ID))
 	})
-	return events, err
+	return events
 }
 
 // onEvent notes what a client sent and refuses what the options refuse.
@@ -112,11 +154,14 @@ func (r *Relay) onEvent(_ context.Context, e *nostr.Event) (bool, string) {
 
 // store and replace hand the event out themselves and answer "duplicate" so that khatru does not (it answers OK true to that).
 func (r *Relay) store(ctx context.Context, e *nostr.Event) error {
+	if r.o.Static != nil {
+		return eventstore.ErrDupEvent
+	}
 	return r.kept(e, r.withStore(func() error { return r.db.SaveEvent(ctx, e) }))
 }
 
 func (r *Relay) replace(ctx context.Context, e *nostr.Event) error {
-	if r.o.KeepAll {
+	if r.o.KeepAll || r.o.Static != nil {
 		return r.store(ctx, e)
 	}
 	// Two versions at once would conflict in the store, which answers "error:" then.
@@ -157,9 +202,18 @@ func (r *Relay) onResponse(ctx context.Context, e *nostr.Event) {
 		return
 	}
 	r.note(e)
+	if r.o.Static != nil {
+		return
+	}
 	if err := r.withStore(func() error { return r.db.SaveEvent(ctx, e) }); err != nil && err != eventstore.ErrDupEvent {
 		r.rl.Log.Printf("store deletion request %s: %v", e.ID, err)
 	}
+}
+
+func (r *Relay) onConnect(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.clients[khatru.GetConnection(ctx)] = len(r.clients) + 1
 }
 
 func (r *Relay) onDisconnect(ctx context.Context) {

@@ -34,6 +34,9 @@ type Options struct {
 	KeepAll bool
 	// Negentropy makes it reconcile (NIP-77), and say so.
 	Negentropy bool
+	// Static is all that it holds, newest first, instead of a store: relays that hold the same share it. What clients send is noted
+	// and not kept.
+	Static []*nostr.Event
 	// Refuse answers an EVENT with OK false and the text, if that is not empty. Called by several goroutines.
 	Refuse func(*nostr.Event) string
 	// Log takes what khatru says; nil: nobody.
@@ -50,7 +53,8 @@ type Relay struct {
 	rl     *khatru.Relay
 	server *http.Server
 	addr   string
-	served chan struct{} // closed when the accept loop has ended
+	byID   map[string]*nostr.Event // of Options.Static
+	served chan struct{}           // closed when the accept loop has ended
 
 	replacing sync.Mutex // one replaceable event at a time
 
@@ -61,16 +65,20 @@ type Relay struct {
 	subs     map[subKey]subscription
 	received []*nostr.Event // in order of arrival, also what was refused or known
 	requests []Request
-	opened   int // reconciliations
+	clients  map[*khatru.WebSocket]int // their numbers, from 1
+	sent     int                       // stored events
+	opened   int                       // reconciliations
 	conns    map[net.Conn]struct{}
 	accepted int           // connections so far
 	gate     chan struct{} // answers wait until it is closed; nil: no gate
 }
 
-// Request is one REQ as it came in.
+// Request is one filter of a REQ as it came in, and what it was answered.
 type Request struct {
+	Client       int // number of the websocket, from 1
 	Subscription string
 	Filter       nostr.Filter
+	Answer       []*nostr.Event // stored events, as they were handed to the websocket; they may have met nobody
 }
 
 type subKey struct {
@@ -81,6 +89,7 @@ type subKey struct {
 type subscription struct {
 	ctx     context.Context // done when the client closed it or left
 	filters []nostr.Filter
+	request int // index of the last one in Relay.requests
 }
 
 // Start makes a relay and serves it on a free port of 127.0.0.1.
@@ -121,7 +130,15 @@ func startOn(ln net.Listener, o Options) (*Relay, error) {
 		addr:   ln.Addr().String(),
 		served: make(chan struct{}),
 		subs:   map[subKey]subscription{},
-		conns:  map[net.Conn]struct{}{},
+
+		clients: map[*khatru.WebSocket]int{},
+		conns:   map[net.Conn]struct{}{},
+	}
+	if o.Static != nil {
+		r.byID = make(map[string]*nostr.Event, len(o.Static))
+		for _, e := range o.Static {
+			r.byID[e.ID] = e
+		}
 	}
 	r.db = &store.BadgerBackend{
 		MaxLimit: o.MaxLimit,
@@ -149,6 +166,7 @@ func startOn(ln net.Listener, o Options) (*Relay, error) {
 	r.rl.StoreEvent = append(r.rl.StoreEvent, r.store)
 	r.rl.ReplaceEvent = append(r.rl.ReplaceEvent, r.replace)
 	r.rl.OverwriteResponseEvent = append(r.rl.OverwriteResponseEvent, r.onResponse)
+	r.rl.OnConnect = append(r.rl.OnConnect, r.onConnect)
 	r.rl.OnDisconnect = append(r.rl.OnDisconnect, r.onDisconnect)
 	if !o.KeepAll {
 		r.rl.DeleteEvent = append(r.rl.DeleteEvent, func(ctx context.Context, e *nostr.Event) error {
@@ -299,4 +317,23 @@ func (r *Relay) Live() (n int) {
 		}
 	}
 	return n
+}
+
+// Asking counts the subscriptions for stored events that are open.
+func (r *Relay) Asking() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.subs {
+		if s.ctx.Err() == nil && slices.ContainsFunc(s.filters, func(f nostr.Filter) bool { return !f.LimitZero }) {
+			n++
+		}
+	}
+	return n
+}
+
+// Sent counts the stored events that were sent, or handed to a websocket whose other end had gone.
+func (r *Relay) Sent() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sent
 }
