@@ -115,7 +115,7 @@ func TestFileMistakes(t *testing.T) {
 			at(3, "sinks[0]: cluster: a host needs a dot (or write ws:// or wss:// in front)"), at(3, "sinks[1]: url is missing"),
 			at(3, "sinks[2].history: unknown key"), at(3, "sinks[3]: wss://a.example.com: named twice")}},
 		{"settings", "relay_settings:\n  default: {tls: {insecure_skip_verify: true}, pace: fast, proxy: http://x:1, negentropy: maybe, subscriptions: 0}\n  cluster: {}\n  nos.lol: {}\n  wss://nos.lol: {}\n  defualt: {}", []string{
-			at(4, "relay_settings.default.tls.insecure_skip_verify: only for a relay named by its URL"), at(4, "relay_settings.default.pace: fast: say how many requests in which time: 10/s, 30/m, 100/h"),
+			at(4, "relay_settings.default.tls.insecure_skip_verify: only for a relay named by its URL"), at(4, "relay_settings.default.pace: fast: say auto, or how many requests in which time: 10/s, 30/m, 100/h"),
 			at(4, "relay_settings.default.proxy: http://x:1: say socks5h://host:port"), at(4, "relay_settings.default.negentropy: maybe: say one of auto, off"),
 			at(4, "relay_settings.default.subscriptions: 0: must be 1 to 100"), at(5, "relay_settings.cluster: neither default nor a URL; groups are not there yet"),
 			at(7, `relay_settings."wss://nos.lol": the same relay stands on line 6`), at(8, `relay_settings.defualt: unknown key; did you mean "default"?`)}},

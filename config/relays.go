@@ -328,7 +328,6 @@ func (l *loader) proxy(p *string) read {
 	}
 }
 
-// pace reads 10/s, 30/m or 100/h as requests a second.
 // subscriptions reads how many may be open at once; 0 is auto.
 func (l *loader) subscriptions(p *int, n *yaml.Node, a at) {
 	if n.Kind == yaml.ScalarNode && n.Value == "auto" {
@@ -338,22 +337,30 @@ func (l *loader) subscriptions(p *int, n *yaml.Node, a at) {
 	l.integer(p, 1, relay.MaxSubscriptions)(n, a)
 }
 
+// pace reads 10/s, 30/m or 100/h as requests a second; 0 is auto.
 func (l *loader) pace(p *float64, n *yaml.Node, a at) {
 	text, ok := l.scalar(n, a)
 	if !ok {
+		return
+	}
+	if text == "auto" {
+		*p = 0
 		return
 	}
 	number, unit, _ := strings.Cut(text, "/")
 	rate, err := strconv.ParseUint(number, 10, 20)
 	per := map[string]float64{"s": 1, "m": 60, "h": 3600}[unit]
 	if err != nil || rate == 0 || per == 0 {
-		l.wrong(a, text, "say how many requests in which time: 10/s, 30/m, 100/h")
+		l.wrong(a, text, "say auto, or how many requests in which time: 10/s, 30/m, 100/h")
 		return
 	}
 	*p = float64(rate) / per
 }
 
 func formatPace(p float64) string {
+	if p == 0 {
+		return "auto"
+	}
 	for _, u := range []struct {
 		name string
 		per  float64

@@ -294,6 +294,35 @@ func TestProxies(t *testing.T) {
 	}
 }
 
+// Where no pace is set, the other end of the connection decides, not the name; through a proxy that says nothing.
+func TestPaceFollowsTheConnection(t *testing.T) {
+	r := relaytest.New(t, relaytest.Script{})
+	proxy, _ := socks(t, strings.TrimPrefix(r.URL, "ws://"))
+	for name, c := range map[string]struct {
+		set  float64
+		by   string
+		want float64
+	}{
+		"a relay on this machine": {0, "", 1000},
+		"behind a proxy":          {0, "socks5h://" + proxy, 10},
+		"a number":                {3, "", 3},
+	} {
+		s := relay.DefaultSettings()
+		s.Pace, s.Proxy = c.set, c.by
+		url := r.URL
+		if c.by != "" {
+			url = "ws://relay.invalid:7777"
+		}
+		l := run(t, url, s, waits)
+		l.until(t, "connected", func(s relay.LinkStatus) bool { return s.State == relay.StateConnected })
+		if got := l.Pace(); got != c.want {
+			t.Errorf("%s: the pace is %v, want %v", name, got, c.want)
+		}
+		l.stop()
+		_ = l.wait(t)
+	}
+}
+
 func TestInfoIsFetchedOnceAndNeverHoldsUpForLong(t *testing.T) {
 	r := relaytest.New(t, relaytest.Script{Info: `{"supported_nips":["40"],"limitation":{"max_limit":300}}`})
 	infos := make(chan relay.Info, 10)

@@ -278,6 +278,7 @@ func (l *Link) attempt(ctx, infoCtx context.Context, failures int) (progress boo
 	if err != nil {
 		return false, err
 	}
+	l.pace.connected(dialed.through(l.o.URL) == "" && near(wire.RemoteAddr())) // a proxy is not the relay
 	c := &core{
 		url: l.o.URL, dialed: dialed, settings: &l.settings, log: l.o.Log, ws: ws, wire: wire, clock: wire.clock,
 		pace: l.pace, big: l.o.BigFrames, unknown: &l.unknown,

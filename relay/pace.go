@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
 
@@ -9,6 +10,10 @@ import (
 )
 
 const (
+	// publicPace and nearPace, in requests a second, where no pace is set. A page of 500 events ten times a second is 5 MB/s: as much
+	// as a stranger may ask for. A relay on this machine or a private network is the user's own, and the slower of the two
+	// decides: no pace bounds a relay that gives 50,000 events a second in pages of 50.
+	publicPace, nearPace = 10, 1000
 	// slowestPace, in requests a second: one a minute.
 	slowestPace = 1.0 / 60
 	// found is how much of the set pace is found again by each foundAfter answers.
@@ -20,7 +25,9 @@ type pace struct {
 	limiter *rate.Limiter
 
 	mu       sync.Mutex
-	set      float64 // requests a second
+	wish     float64 // what the settings say; 0: nothing
+	near     bool    // see nearPace
+	set      float64 // requests a second, as they follow from both
 	now      float64
 	answered int
 	halved   time.Time
@@ -28,8 +35,23 @@ type pace struct {
 	until    time.Time // nothing before, the relay has said
 }
 
-func newPace(set float64) *pace {
-	return &pace{limiter: rate.NewLimiter(rate.Limit(set), burst(set)), set: set, now: set}
+// newPace takes what the settings say.
+func newPace(wish float64) *pace {
+	p := &pace{wish: wish}
+	p.set = p.due()
+	p.now, p.limiter = p.set, rate.NewLimiter(rate.Limit(p.set), burst(p.set))
+	return p
+}
+
+// due is the pace that follows from wish and near.
+func (p *pace) due() float64 {
+	switch {
+	case p.wish > 0:
+		return p.wish
+	case p.near:
+		return nearPace
+	}
+	return publicPace
 }
 
 // wait returns when the next request may go.
@@ -49,12 +71,36 @@ func (p *pace) wait(ctx context.Context) error {
 	return p.limiter.Wait(ctx)
 }
 
-// change sets another pace.
-func (p *pace) change(set float64) {
+// change takes what the settings say now.
+func (p *pace) change(wish float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.set, p.now = set, set
-	p.takeLocked()
+	p.wish = wish
+	p.setLocked()
+}
+
+// connected says where the relay is. A pace that it found too fast before stays, unless it is somewhere else now.
+func (p *pace) connected(near bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.near != near {
+		p.near = near
+		p.setLocked()
+	}
+}
+
+// setLocked sets the pace that is due, if that is another one.
+func (p *pace) setLocked() {
+	if set := p.due(); set != p.set {
+		p.set, p.now = set, set
+		p.takeLocked()
+	}
+}
+
+// near says whether the other end of a connection is this machine or in a private network.
+func near(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return ok && (tcp.IP.IsLoopback() || tcp.IP.IsPrivate() || tcp.IP.IsLinkLocalUnicast())
 }
 
 func (p *pace) takeLocked() {

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,4 +59,46 @@ func TestPaceIsHalvedAndFoundAgain(t *testing.T) {
 			t.Errorf("the pace is %v in the end, want one a minute", got)
 		}
 	})
+}
+
+// What nobody has set follows from where the relay is: strangers are asked slowly, the user's own relay is not. A number that was
+// set is heeded everywhere, and a connection to the same place does not bring back what was found too fast.
+func TestPaceWhereNobodySetOne(t *testing.T) {
+	p := newPace(0)
+	if p.now != publicPace {
+		t.Errorf("before the first connection the pace is %v, want %v", p.now, publicPace)
+	}
+	p.connected(true)
+	p.slower(0)
+	p.connected(true)
+	if p.now != nearPace/2 {
+		t.Errorf("connected again after a complaint the pace is %v, want %v", p.now, nearPace/2)
+	}
+	p.connected(false)
+	if p.now != publicPace || p.slowed() != 0 {
+		t.Errorf("at a public address the pace is %v, want %v", p.now, publicPace)
+	}
+	p.change(3)
+	p.connected(true)
+	if p.now != 3 {
+		t.Errorf("set to 3 the pace is %v at a relay on this machine", p.now)
+	}
+	p.change(0)
+	if p.now != nearPace {
+		t.Errorf("set to auto again the pace is %v, want %v", p.now, nearPace)
+	}
+}
+
+func TestNear(t *testing.T) {
+	for ip, want := range map[string]bool{
+		"127.0.0.1": true, "::1": true, "10.1.2.3": true, "172.18.0.2": true, "192.168.1.9": true, "fd00::7": true, "fe80::1": true,
+		"::ffff:10.0.0.1": true, "8.8.8.8": false, "172.32.0.1": false, "2001:db8::1": false, "100.64.0.1": false,
+	} {
+		if got := near(&net.TCPAddr{IP: net.ParseIP(ip), Port: 443}); got != want {
+			t.Errorf("%s is near: %t, want %t", ip, got, want)
+		}
+	}
+	if near(&net.UnixAddr{}) {
+		t.Error("what has no IP address is near")
+	}
 }

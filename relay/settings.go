@@ -14,7 +14,7 @@ type Settings struct {
 	TLS        TLS
 	Proxy      string  // socks5h://host:port, or empty
 	OnionProxy string  // used for .onion hosts
-	Pace       float64 // requests (REQ, NEG-OPEN) a second
+	Pace       float64 // requests (REQ, NEG-OPEN) a second; 0: 10, and 1,000 at a relay on this machine or a private network
 	Negentropy bool
 	// Subscriptions open at once; 0: what the relay says, at most 10.
 	Subscriptions int
@@ -58,7 +58,6 @@ func DefaultSettings() Settings {
 	return Settings{
 		Backoff:     Backoff{Initial: time.Second, Max: 5 * time.Minute, Multiplier: 2},
 		OnionProxy:  "socks5h://127.0.0.1:9050",
-		Pace:        10,
 		Negentropy:  true,
 		PingEvery:   30 * time.Second,
 		PingTimeout: 15 * time.Second,
@@ -98,9 +97,7 @@ func (s Settings) filled() Settings {
 	fill(&s.Write, d.Write)
 	fill(&s.Info, d.Info)
 	fill(&s.Probe, d.Probe)
-	if s.Pace <= 0 {
-		s.Pace = d.Pace
-	}
+	s.Pace = max(s.Pace, 0)
 	if s.Window <= 0 {
 		s.Window = d.Window
 	}
