@@ -30,7 +30,7 @@ test:
 	cd e2e && go test -count 1 -tags '$(TAGS)' -run 'TestFigures|TestRandom$$' -v .
 
 figures:
-	cd e2e && go test -count 1 -tags '$(TAGS)' -run TestFigures -v .
+	cd e2e && go test -count 1 -tags '$(TAGS)' -timeout 20m -run TestFigures -history 200000 -v .
 
 demo: build
 	cd e2e && go run -tags '$(TAGS)' ./demo -binary ../bin/rebroadcastr

@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 	if file := os.Getenv(clockVariable); file != "" {
 		os.Exit(beTheProgram(file))
 	}
+	if file := os.Getenv(relayVariable); file != "" {
+		os.Exit(beTheRelay(file))
+	}
 	dir, err := os.MkdirTemp("", "rebroadcastr-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
