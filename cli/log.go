@@ -34,7 +34,7 @@ func (l *logs) set(c config.Log) {
 	}
 	l.level.Store(int32(level))
 	if c.Format == "console" || c.Format != "json" && l.terminal {
-		l.people.Store(&zerolog.ConsoleWriter{Out: l.w, TimeFormat: time.DateTime, NoColor: !l.terminal || os.Getenv("NO_COLOR") != ""})
+		l.people.Store(&zerolog.ConsoleWriter{Out: l.w, TimeFormat: time.DateTime, NoColor: !l.terminal || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb"})
 	} else {
 		l.people.Store(nil)
 	}

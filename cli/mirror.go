@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -20,7 +18,7 @@ import (
 // stopped, and closes in the reverse order. It returns what was done.
 func (p *program) writing(cfg *config.Config, command string, o pipeline.Options, progress bool) (summary report.Status, err error) {
 	terminal := isTerminal(p.stderr)
-	out := &screen{w: p.stderr}
+	out := newScreen(p.stderr, p.lookup)
 	logs := newLogs(out, terminal, cfg.Log)
 	log := logs.logger()
 	for _, note := range cfg.Notes {
@@ -75,7 +73,7 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 		if !progress {
 			return nil
 		}
-		return showProgress(show, out, terminal, m)
+		return showProgress(show, out, m)
 	})
 	stopping := context.AfterFunc(ctx, func() {
 		h.notify(daemon.SdNotifyStopping)
@@ -158,40 +156,4 @@ func (p *program) conclude(s report.Status, asJSON bool) error {
 		return &exitError{code: exitIncomplete}
 	}
 	return nil
-}
-
-// statusSource is what showProgress watches.
-type statusSource interface{ Status() report.Status }
-
-// The times between two lines of progress: on a terminal one line that is redrawn, else a line a minute.
-const (
-	redrawEvery = 250 * time.Millisecond
-	printEvery  = time.Minute
-)
-
-func showProgress(ctx context.Context, out *screen, terminal bool, m statusSource) error {
-	every := printEvery
-	if terminal {
-		every = redrawEvery
-	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			if terminal {
-				return out.show("")
-			}
-			return nil
-		case <-tick.C:
-		}
-		line := m.Status().ProgressLine()
-		if terminal {
-			if err := out.show(line); err != nil {
-				return err
-			}
-		} else if _, err := io.WriteString(out, line+"\n"); err != nil {
-			return err
-		}
-	}
 }

@@ -148,32 +148,6 @@ func (s Status) WriteStatus(w io.Writer) error {
 	return err
 }
 
-// ProgressLine is one line for who watches a run.
-func (s Status) ProgressLine() string {
-	var received, fresh, copies, refused, pending int64
-	done := 0
-	for _, src := range s.Sources {
-		received += src.Received
-		fresh += src.New
-		copies += src.Copies
-		refused += src.Invalid + src.Unasked
-		if src.State == Ended || src.Complete == Yes {
-			done++
-		}
-	}
-	for _, k := range s.Sinks {
-		pending += k.Pending
-	}
-	line := fmt.Sprintf("%d of %d sources done · received %s: %s new, %s copies, %s refused", done, len(s.Sources), num(received), num(fresh), num(copies), num(refused))
-	if len(s.Sinks) > 0 {
-		line += fmt.Sprintf(" · %s to deliver", num(pending))
-	}
-	if s.Archive.Waiting != "" {
-		line += " · waiting: " + s.Archive.Waiting
-	}
-	return line
-}
-
 func (s Source) completeText() string {
 	switch s.Complete {
 	case Yes:
