@@ -56,6 +56,7 @@ const (
 	barCells  = 16
 	leastNote = 12 // columns, below which a note is left out
 	sinkMark  = "→ "
+	sinkDone  = "all sent"
 )
 
 // Lines are the rows of s, each at most as wide and together as high as o says, without line ends.
@@ -92,7 +93,7 @@ func (p *Progress) keep(s Status) {
 		now.seen[src.URL] = mark{src.Received, src.Share}
 	}
 	for _, k := range s.Sinks {
-		now.seen[sinkMark+k.URL] = mark{events: settled(k)}
+		now.seen[sinkMark+k.URL] = mark{events: delivered(k)}
 	}
 	if n := len(p.past); n > 0 && now.at.Before(p.past[n-1].at) { // the clock was set back
 		p.past = nil
@@ -231,7 +232,7 @@ func waits(now, until time.Time, why string, times int, pace string) string {
 }
 
 func (p *Progress) sink(s Status, k Sink) row {
-	r := row{url: sinkMark + k.URL, bar: -1, count: [2]string{num(settled(k)), num(k.Pending)}, word: " pending"}
+	r := row{url: sinkMark + k.URL, bar: -1, count: [2]string{num(delivered(k)), num(k.Pending)}, word: " pending"}
 	moves := k.Pending > 0 || k.Recheck > 0
 	switch {
 	case k.State == Paused:
@@ -241,10 +242,10 @@ func (p *Progress) sink(s Status, k Sink) row {
 	case k.State == Ended && moves:
 		r.done, r.plain = true, "given up: "+cmp.Or(k.Note, "no more tries")
 	case !moves:
-		r.state = "settled"
+		r.state = sinkDone
 	default:
 		r.moves, r.state = true, "sending"
-		r.note = join(p.rate(r.url, s.Now, settled(k)), k.Note)
+		r.note = join(p.rate(r.url, s.Now, delivered(k)), k.Note)
 	}
 	if r.plain != "" && k.Pending > 0 {
 		r.plain = r.count[1] + r.word + ", " + r.plain
@@ -252,12 +253,12 @@ func (p *Progress) sink(s Status, k Sink) row {
 	return r
 }
 
-// settled is what a sink has a verdict for in this run.
-func settled(k Sink) int64 {
+// delivered is what a sink has got in this run, or had.
+func delivered(k Sink) int64 {
 	if k.Run != nil {
 		k = *k.Run
 	}
-	return k.Delivered + k.Superseded + k.Rejected + k.Skipped
+	return k.Delivered + k.Superseded
 }
 
 // backText is how far back a source has come: what is proven without a break, and where everything is, its oldest event.
@@ -304,14 +305,14 @@ func fit(rows []row, height int, limited bool) (kept []row, rest string) {
 		}
 	}
 	rows = slices.Clone(rows)
-	out(func(r row) bool { return r.done && r.state == "complete" || r.state == "settled" })
+	out(func(r row) bool { return r.done && r.state == "complete" || r.state == sinkDone })
 	out(func(r row) bool { return r.done })
 	out(func(r row) bool { return !r.moves })
 	out(func(row) bool { return true })
 	count := make(map[string]int)
 	for _, r := range left {
 		switch {
-		case r.state == "complete" || r.state == "settled":
+		case r.state == "complete" || r.state == sinkDone:
 			count["complete"]++
 		case r.done:
 			count["incomplete"]++

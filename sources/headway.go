@@ -2,22 +2,44 @@ package sources
 
 import (
 	"math"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
-// Oldest is the created_at of the oldest event that a source which gave everything has given: where all time begins for those
-// that are still asked. The sources of one command share it. The zero value knows of none.
-type Oldest struct{ at atomic.Int64 }
+// Oldest is where all time begins, as far as the sources of one command know together: at the oldest event of one that gave
+// everything, unless another has shown an older one. The zero value knows nothing.
+type Oldest struct {
+	mu   sync.Mutex
+	end  int64 // unix seconds: of the sources that gave everything; 0: none did
+	seen int64 // of all
+}
 
-// note takes in what one source came to; 0: it does not know.
-func (o *Oldest) note(at int64) {
-	for at > 0 {
-		was := o.at.Load()
-		if was != 0 && was <= at || o.at.CompareAndSwap(was, at) {
-			return
-		}
+// note takes in the oldest event of a source; 0: none came. end: it gave everything.
+func (o *Oldest) note(at int64, end bool) {
+	if o == nil || at <= 0 {
+		return
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.seen == 0 || at < o.seen {
+		o.seen = at
+	}
+	if end && (o.end == 0 || at < o.end) {
+		o.end = at
+	}
+}
+
+// known is 0 where nobody knows.
+func (o *Oldest) known() int64 {
+	if o == nil {
+		return 0
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.end > o.seen {
+		return 0
+	}
+	return o.end
 }
 
 // headway is how much of what history asks for is proven. It is kept over sessions, so that it does not begin anew with a
@@ -26,6 +48,7 @@ type headway struct {
 	plan  uint64 // number of the plan that it is about
 	began int64  // unix seconds; a window without an upper end is measured up to here
 	asked map[atomKey]windows
+	void  bool // a share was told that nobody can stand by
 }
 
 // begin notes what is asked for. fresh: it is for another plan than what was asked for before.
@@ -79,19 +102,22 @@ func (s *Source) begins(p *plan, list []atom, now int64) {
 	s.st.Share = 0
 }
 
-// progressed books how far history has come. It never goes back: another source may show later that there is more.
+// progressed books how far history has come. It never goes back: what turns out to have been measured by too little is not told
+// any more.
 func (s *Source) progressed() {
-	floor := int64(0)
-	if s.o.Oldest != nil {
-		floor = s.o.Oldest.at.Load()
-	}
-	if floor != 0 {
-		floor = max(floor, firstEvent)
-	}
-	share := math.Min(s.headway.share(s.mine, floor), almost)
+	s.mu.Lock()
+	oldest := s.st.Oldest
+	s.mu.Unlock()
+	s.o.Oldest.note(oldest, false)
+	share := math.Min(s.headway.share(s.mine, s.o.Oldest.known()), almost)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.st.Share = max(s.st.Share, share)
+	switch {
+	case share == 0 && s.st.Share > 0:
+		s.headway.void, s.st.Share = true, 0
+	case !s.headway.void:
+		s.st.Share = max(s.st.Share, share)
+	}
 }
 
 // waits says until when nothing is asked; the zero time: something is.

@@ -120,3 +120,29 @@ func subOf(raw string) string {
 	}
 	return string(parts[1])
 }
+
+// A share that was measured by a source with a shorter history is not told any more once an older event comes, and none instead of it.
+func TestShareOfAShorterHistory(t *testing.T) {
+	const step = 3600
+	var oldest sources.Oldest
+	one := relaytest.Script{Events: notes(1, 300, step), Cap: 50}
+	_, end := shares(t, one, sources.Options{Once: true, Oldest: &oldest})
+	wantComplete(t, end, sources.Yes, "")
+	said, end := shares(t, relaytest.Script{Events: notes(1, 1000, step), Cap: 50, Info: `{"limitation":{"max_subscriptions":1}}`}, sources.Options{Once: true, Oldest: &oldest})
+	wantComplete(t, end, sources.Yes, "")
+	told, after := 0, 0
+	for i, st := range said {
+		older := st.Oldest != 0 && st.Oldest < now-86400-299*step
+		switch {
+		case older && st.Share != 0:
+			t.Errorf("request %d: share %v although the oldest event is of %s, before all that was known", i, st.Share, time.Unix(st.Oldest, 0).UTC())
+		case older:
+			after++
+		case st.Share > 0:
+			told++
+		}
+	}
+	if told == 0 || after == 0 || end.Share != 1 {
+		t.Errorf("%d shares before and %d requests after the older event, in the end %v; want some, some and 1", told, after, end.Share)
+	}
+}

@@ -138,9 +138,7 @@ func (s *Source) conclude(out outcome) {
 	}
 	if s.worst == Yes {
 		s.st.Complete, s.st.Text, s.st.Share = Yes, "", 1
-		if s.o.Oldest != nil {
-			s.o.Oldest.note(s.st.Oldest)
-		}
+		s.o.Oldest.note(s.st.Oldest, true)
 	}
 	t := &s.o.Door.Tally
 	s.o.Log.Info().Str("source", s.o.URL).Stringer("complete", s.st.Complete).Str("reason", s.st.Text).Int64("received", t.Received.Load()).
