@@ -83,7 +83,7 @@ func (p *program) importFiles(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.Sources = []report.Source{report.Merge("import", s.Sources)}
+	s.Sources = []report.Source{report.Merge(report.ImportName, s.Sources)}
 	return p.conclude(s, c.Bool("json"))
 }
 
@@ -111,7 +111,7 @@ func (p *program) importThrough(c *cli.Context, cfg *config.Config, files []stri
 	if err != nil && ctx.Err() == nil {
 		return err
 	}
-	merged := report.Merge("import", parts)
+	merged := report.Merge(report.ImportName, parts)
 	if c.Bool("json") {
 		err = writeJSON(p.stdout, merged)
 	} else {

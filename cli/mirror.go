@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -97,7 +98,7 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 	summary = done
 	summary.Interrupt = o.Once && ctx.Err() != nil
 	err = errors.Join(failed, ran.wait(), reloads.wait())
-	if !o.Once && err == nil { // a one-shot command prints a summary
+	if !o.Once && err == nil {
 		log.Info().Uint64("archived", summary.Archive.Added).Str("after", report.Span(summary.Now.Sub(summary.Since))).Msg("stopped")
 	}
 	return summary, err
@@ -138,16 +139,22 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// summarize prints what a command has done.
+func (p *program) summarize(s report.Status, asJSON bool) error {
+	write := s.WriteSummary
+	if asJSON {
+		write = func(w io.Writer) error { return writeJSON(w, s) }
+	}
+	if err := write(p.stdout); err != nil {
+		return fmt.Errorf("write the summary: %w", err)
+	}
+	return nil
+}
+
 // conclude prints the summary of a one-shot command and turns it into its exit code.
 func (p *program) conclude(s report.Status, asJSON bool) error {
-	var err error
-	if asJSON {
-		err = writeJSON(p.stdout, s)
-	} else {
-		err = s.WriteSummary(p.stdout)
-	}
-	if err != nil {
-		return fmt.Errorf("write the summary: %w", err)
+	if err := p.summarize(s, asJSON); err != nil {
+		return err
 	}
 	if s.Interrupt {
 		return &exitError{code: exitInterrupted}

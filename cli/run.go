@@ -7,6 +7,7 @@ import (
 
 	"rebroadcastr/config"
 	"rebroadcastr/pipeline"
+	"rebroadcastr/report"
 )
 
 func (p *program) runCommand() *cli.Command {
@@ -28,8 +29,11 @@ func (p *program) runMirror(c *cli.Context) error {
 		in.Now = p.now()
 		return config.Load(in)
 	}
-	_, err = p.writing(cfg, "run", pipeline.Options{}, false)
-	return err
+	s, err := p.writing(cfg, "run", pipeline.Options{}, false)
+	if err != nil || s.State != report.Stopped { // stopped before it began: nothing is counted
+		return err
+	}
+	return p.summarize(s, c.Bool("json"))
 }
 
 func (p *program) backfillCommand() *cli.Command {

@@ -22,7 +22,7 @@ type importing struct {
 
 func (i *importing) report() report.Source {
 	r := doorRow(i.door)
-	r.URL, r.State = "import", report.Connected
+	r.URL, r.State = report.ImportName, report.Connected
 	return r
 }
 

@@ -144,7 +144,7 @@ func sinkRow(st sinks.Status) report.Sink {
 	c := st.Counters
 	k := report.Sink{
 		URL: st.URL, Delivered: int64(c.Delivered + c.Duplicate), Duplicate: int64(c.Duplicate), Superseded: int64(c.Superseded),
-		Rejected: int64(c.RejectedTotal()), RejectedBy: signed(c.Rejected), Skipped: int64(c.SkippedTotal()), SkippedBy: signed(c.Skipped),
+		Rejected: int64(c.RejectedTotal()), RejectedBy: signed(c.Rejected), RejectedText: st.Texts, Skipped: int64(c.SkippedTotal()), SkippedBy: signed(c.Skipped),
 		Pending: int64(st.Pending), Parked: int64(c.Parked), Issued: st.Issued, Start: c.Before,
 	}
 	if st.Recheck > 0 {

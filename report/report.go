@@ -60,6 +60,9 @@ type Archive struct {
 	Unsynced int    `json:"unsynced"`          // events written and not yet fsynced
 }
 
+// ImportName is the URL of the row that is no relay.
+const ImportName = "import"
+
 // States of the whole.
 const (
 	Starting = "starting"
@@ -153,10 +156,12 @@ type Sink struct {
 	Superseded int64            `json:"superseded"` // the sink has a newer version
 	Rejected   int64            `json:"rejected"`
 	RejectedBy map[string]int64 `json:"rejected_by,omitempty"`
-	Skipped    int64            `json:"skipped"`
-	SkippedBy  map[string]int64 `json:"skipped_by,omitempty"` // filter, echo, damaged, kept back by row of the table, …
-	Pending    int64            `json:"pending"`
-	Parked     int64            `json:"parked"`
+	// RejectedText is what the relay has said last, since the start, by the keys of RejectedBy.
+	RejectedText map[string]string `json:"rejected_text,omitempty"`
+	Skipped      int64             `json:"skipped"`
+	SkippedBy    map[string]int64  `json:"skipped_by,omitempty"` // filter, echo, damaged, kept back by row of the table, …
+	Pending      int64             `json:"pending"`
+	Parked       int64             `json:"parked"`
 	// Recheck is how many archived events a second pass has still to look through for what a changed filter takes now. Until
 	// then they count as what they were.
 	Recheck int64  `json:"recheck,omitempty"`

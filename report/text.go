@@ -16,7 +16,10 @@ import (
 // WriteSummary prints what a one-shot command has done: a row per source and sink, and the archive.
 func (s Status) WriteSummary(w io.Writer) error {
 	var b strings.Builder
-	s.writeSources(&b)
+	if s.Asked != "" && len(s.Sources) > 0 && s.Sources[0].URL != ImportName {
+		fmt.Fprintf(&b, "asked %s for %s\n", plural(len(s.Sources), "relay"), s.Asked)
+	}
+	s.writeSources(&b, s.Archive.Dir)
 	if len(s.Sinks) > 0 {
 		t := table{header: []string{"sink", "delivered", "had it", "refused", "kept back", "pending", "= archived for it"}, left: map[int]bool{0: true}}
 		for _, k := range s.Sinks {
@@ -31,14 +34,14 @@ func (s Status) WriteSummary(w io.Writer) error {
 			if r.Parked > 0 {
 				parked = fmt.Sprintf("pending: %s parked until later", num(r.Parked))
 			}
-			t.note(reasons("refused", r.RejectedBy), reasons("kept back", r.SkippedBy), parked, k.Note)
+			t.note(refusals(r.RejectedBy, k.RejectedText), reasons("kept back", inWords(r.SkippedBy)), parked, k.Note)
 		}
 		t.write(&b)
 	}
 	fmt.Fprintf(&b, "archive %s: %s events (+%s), %s, %s\n", s.Archive.Dir, num(int64(s.Archive.Lines)), num(int64(s.Archive.Added)),
 		humanize.IBytes(uint64(max(s.Archive.Bytes, 0))), Span(s.Now.Sub(s.Since)))
 	for _, p := range s.Problems {
-		fmt.Fprintln(&b, p)
+		fmt.Fprintln(&b, clean(p))
 	}
 	var rest []string
 	if s.Interrupt {
@@ -62,7 +65,7 @@ func (s Status) WriteSummary(w io.Writer) error {
 	return err
 }
 
-func (s Status) writeSources(b *strings.Builder) {
+func (s Status) writeSources(b *strings.Builder, dir string) {
 	if len(s.Sources) == 0 {
 		return
 	}
@@ -70,6 +73,9 @@ func (s Status) writeSources(b *strings.Builder) {
 	for _, src := range s.Sources {
 		t.add(src.URL, num(src.Received), num(src.New), num(src.Copies), num(src.Invalid), num(src.Unasked), src.completeText())
 		t.note(src.reasons()...)
+		for _, line := range src.gapLines(dir) {
+			t.note(line)
+		}
 	}
 	t.write(b)
 }
@@ -83,7 +89,7 @@ func (s Source) reasons() []string {
 func WriteImport(w io.Writer, dir string, done Source) error {
 	s := Status{Sources: []Source{done}}
 	var b strings.Builder
-	s.writeSources(&b)
+	s.writeSources(&b, dir)
 	fmt.Fprintf(&b, "archive %s: +%s events, through the running daemon\n", dir, num(done.New))
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -151,11 +157,22 @@ func (s Status) WriteStatus(w io.Writer) error {
 func (s Source) completeText() string {
 	switch s.Complete {
 	case Yes:
-		if s.ProvenBack.Unix() > 0 {
-			return "yes, to " + day(s.ProvenBack)
+		at := s.ProvenBack
+		if at.Unix() <= 0 { // all time: its oldest event, if any came now
+			at = s.Oldest
+		}
+		if at.Unix() > 0 {
+			return "yes, to " + day(at)
 		}
 		return "yes"
 	case No:
+		n := len(s.Gaps) + s.MoreGaps
+		switch i := slices.IndexFunc(s.Gaps, func(g Gap) bool { return g.From == g.To && g.Reason == s.CompleteNote }); {
+		case i >= 0 && n == 1:
+			return "GAP " + second(s.Gaps[i].From) + ": " + s.CompleteNote
+		case i >= 0:
+			return fmt.Sprintf("%s GAPS, one of them %s: %s", num(int64(n)), second(s.Gaps[i].From), s.CompleteNote)
+		}
 		return "NO: " + cmp.Or(s.CompleteNote, "unknown reason")
 	case Unclear:
 		if s.CompleteNote != "" {
@@ -168,10 +185,60 @@ func (s Source) completeText() string {
 
 // provenText is how far back a source is proven complete; without a date everything it stores is.
 func (s Source) provenText() string {
+	text := day(s.ProvenBack)
 	if s.ProvenBack.Unix() <= 0 && s.Complete == Yes {
-		return "all"
+		text = "all"
 	}
-	return day(s.ProvenBack)
+	if n := len(s.Gaps) + s.MoreGaps; n > 0 {
+		text += ", " + plural(n, "gap")
+	}
+	return text
+}
+
+// fewGaps are listed in a summary.
+const fewGaps = 3
+
+// gapLines are what could not be got, unless the row itself says it.
+func (s Source) gapLines(dir string) (lines []string) {
+	n := len(s.Gaps) + s.MoreGaps
+	if n == 0 || n == 1 && strings.HasPrefix(s.completeText(), "GAP ") {
+		return nil
+	}
+	for _, g := range s.Gaps[:min(len(s.Gaps), fewGaps)] {
+		lines = append(lines, "gap "+Window{g.From, g.To}.text()+"  "+g.text())
+	}
+	if more := n - len(lines); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %s: rebroadcastr status --gaps --archive %s %s", plural(more, "more gap"), dir, s.URL))
+	}
+	return lines
+}
+
+// refusals prints how often a sink refused, for what, and what it said last.
+func refusals(by map[string]int64, said map[string]string) string {
+	words := make(map[string]int64, len(by))
+	for prefix, n := range by {
+		text := strings.TrimSpace(strings.TrimPrefix(said[prefix], prefix+":"))
+		if text == "" || text == prefix {
+			words[prefix] += n
+		} else {
+			words[fmt.Sprintf("%s (%s)", prefix, short(text))] += n
+		}
+	}
+	return reasons("refused", words)
+}
+
+// skipWords are the rows of the table of what is kept back, and what else is not sent, where their names are not words already.
+var skipWords = map[string]string{
+	"dm": "direct messages", "wallet": "wallet data", "mls": "MLS messages", "groups": "relay groups", "zap_requests": "zap requests",
+	"relay-scoped": "of one relay", "filter": "not in its filter", "echo": "came from it", "no_deliver": "archived with --no-deliver", "vanish": "vanish requests",
+}
+
+func inWords(by map[string]int64) map[string]int64 {
+	words := make(map[string]int64, len(by))
+	for name, n := range by {
+		words[cmp.Or(skipWords[name], name)] += n
+	}
+	return words
 }
 
 // named is a relay with the name that its config gives it.
@@ -253,15 +320,21 @@ func reasons(label string, by map[string]int64) string {
 	return label + ": " + strings.Join(parts, ", ")
 }
 
-// table aligns columns: numbers to the right, those in left to the left. A note is a line of its own below its row.
+// table aligns columns: numbers to the right, those in left to the left. A note is a line of its own below its row. What it is given is
+// made harmless on a terminal.
 type table struct {
 	header []string
 	left   map[int]bool
 	rows   [][]string
-	notes  map[int]string
+	notes  map[int][]string
 }
 
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+func (t *table) add(cells ...string) {
+	for i, c := range cells {
+		cells[i] = clean(c)
+	}
+	t.rows = append(t.rows, cells)
+}
 
 func (t *table) note(parts ...string) {
 	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" })
@@ -269,9 +342,10 @@ func (t *table) note(parts ...string) {
 		return
 	}
 	if t.notes == nil {
-		t.notes = make(map[int]string)
+		t.notes = make(map[int][]string)
 	}
-	t.notes[len(t.rows)-1] = "  " + strings.Join(parts, "     ")
+	last := len(t.rows) - 1
+	t.notes[last] = append(t.notes[last], clean("  "+strings.Join(parts, "     ")))
 }
 
 func (t *table) write(b *strings.Builder) { t.print(b, true) }
@@ -304,7 +378,7 @@ func (t *table) print(b *strings.Builder, headed bool) {
 		}
 		b.WriteString(strings.TrimRight(line.String(), " "))
 		b.WriteByte('\n')
-		if note := t.notes[n-1]; n > 0 && note != "" {
+		for _, note := range t.notes[n-1] {
 			b.WriteString(note)
 			b.WriteByte('\n')
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -30,7 +31,8 @@ type ledger struct {
 	open      []openMark // ascending by ordinal; settled ones leave lazily
 	settled   int        // settled ones within open
 	counters  Counters
-	control   *mark // an event that the sink took; nil: none
+	texts     map[string]string // by prefix: what the relay has said last, in this process, when it refused
+	control   *mark             // an event that the sink took; nil: none
 	offers    []offer
 	dirty     bool
 	answers   int           // settled by an answer since the last snapshot: what a crash would send again
@@ -130,6 +132,10 @@ func (l *ledger) Reject(it item, r Rejected) Rejected {
 		r.Text = r.Text[:maxText]
 	}
 	l.counters.Rejected[r.Prefix]++
+	if l.texts == nil {
+		l.texts = make(map[string]string)
+	}
+	l.texts[r.Prefix] = r.Text
 	l.changes.rejected[it.Ordinal] = r.encode()
 	return r
 }
@@ -307,6 +313,13 @@ func (l *ledger) Committed() (cursor mark, passing bool, changed <-chan struct{}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.committed, l.passed != l.passes, l.advanced
+}
+
+// Texts are what the relay has said last when it refused, by the prefix that it is counted under.
+func (l *ledger) Texts() map[string]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.texts)
 }
 
 // Account is a consistent view of the counters and of what is not settled below the frontier.

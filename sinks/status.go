@@ -14,24 +14,26 @@ type SessionCounts struct {
 
 // Status is how a sink stands.
 type Status struct {
-	URL      string        `json:"url"`
-	Counters Counters      `json:"counters"`
-	Pending  uint64        `json:"pending"`   // archived and not settled or parked: open, or not met yet
-	Open     int           `json:"open"`      // of these, the ones below the frontier
-	InFlight int           `json:"in_flight"` // of these, sent and unanswered
-	Cursor   uint64        `json:"cursor"`    // ordinal; everything below it is settled or parked
-	Frontier uint64        `json:"frontier"`
-	Issued   uint64        `json:"issued"`            // the archive's next ordinal
-	At       string        `json:"at"`                // the cursor's place
-	Recheck  uint64        `json:"recheck,omitempty"` // of the skipped ordinals' range, what a second pass has still to look at
-	Of       uint64        `json:"of,omitempty"`      // the whole range
-	Window   int           `json:"window"`            // events that may be in flight now
-	Pace     float64       `json:"pace"`              // events a second; 0: no limit
-	Paused   string        `json:"paused,omitempty"`
-	Since    time.Time     `json:"paused_since,omitzero"`
-	LastOK   time.Time     `json:"last_ok,omitzero"`
-	Failing  string        `json:"failing,omitempty"` // why the ledger is not committed
-	Session  SessionCounts `json:"session"`
+	URL      string    `json:"url"`
+	Counters Counters  `json:"counters"`
+	Pending  uint64    `json:"pending"`   // archived and not settled or parked: open, or not met yet
+	Open     int       `json:"open"`      // of these, the ones below the frontier
+	InFlight int       `json:"in_flight"` // of these, sent and unanswered
+	Cursor   uint64    `json:"cursor"`    // ordinal; everything below it is settled or parked
+	Frontier uint64    `json:"frontier"`
+	Issued   uint64    `json:"issued"`            // the archive's next ordinal
+	At       string    `json:"at"`                // the cursor's place
+	Recheck  uint64    `json:"recheck,omitempty"` // of the skipped ordinals' range, what a second pass has still to look at
+	Of       uint64    `json:"of,omitempty"`      // the whole range
+	Window   int       `json:"window"`            // events that may be in flight now
+	Pace     float64   `json:"pace"`              // events a second; 0: no limit
+	Paused   string    `json:"paused,omitempty"`
+	Since    time.Time `json:"paused_since,omitzero"`
+	LastOK   time.Time `json:"last_ok,omitzero"`
+	Failing  string    `json:"failing,omitempty"` // why the ledger is not committed
+	// Texts are what the relay has said last when it refused, since the start, by the prefix of Counters.Rejected.
+	Texts   map[string]string `json:"texts,omitempty"`
+	Session SessionCounts     `json:"session"`
 }
 
 // Balance puts the status into the equation that must hold at all times.
@@ -51,6 +53,7 @@ func (s *Sink) Status() Status {
 		Failing: s.failing, Session: s.counts,
 	}
 	s.mu.Unlock()
+	st.Texts = s.ledger.Texts()
 	p, _ := s.ledger.Passing()
 	var cursor, frontier mark
 	st.Counters, cursor, frontier, st.Open = s.ledger.Account()

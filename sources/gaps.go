@@ -17,11 +17,8 @@ import (
 // maxKept gaps of one source are kept in the state.
 const maxKept = 1000
 
-// Why a second is a gap.
-const (
-	denseSecond  = "more events in one second than the relay gives at once"
-	unsureSecond = "the relay never gave more events at once than in one second, so there may be more in it"
-)
+// unsureSecond is why a second is a gap of which nobody knows whether it is one.
+const unsureSecond = "the relay never gave more events at once than in one second, so there may be more in it"
 
 // Gaps that are kept, below a source's path in the bucket "gaps": seconds that hold more than the relay gives at once. Key: atom,
 // second (8 bytes, big-endian), key of the filter. Value: keptGap as JSON. A row goes when its second is proven.

@@ -55,7 +55,7 @@ func TestADenseSecond(t *testing.T) {
 		in, db := newIntake(t), openState(t)
 		o := sources.Options{Once: true, Filters: []event.Filter{{Authors: author, Kinds: []int{1, 6, 7, 8}}}}
 		st := start(t, r, in, db, o).finished()
-		wantComplete(t, st, sources.No, "more events in one second")
+		wantComplete(t, st, sources.No, "more than 8 events in one second")
 		if len(st.Gaps) != 3 || st.Gaps[0].From != busy || st.Gaps[0].To != busy || !strings.Contains(st.Gaps[0].Filter, `"kinds":[6]`) {
 			t.Errorf("gaps %v, want the three kinds of that second", st.Gaps)
 		}

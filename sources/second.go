@@ -11,6 +11,7 @@ import (
 type second struct {
 	at      int64
 	n       int  // events on the page
+	got     int  // the most that came of it, or of a part, at once
 	asked   int  // most that it asked for
 	small   bool // less than is usual
 	mixed   bool // the page held other seconds too: how many are of this one alone has not been asked
@@ -91,7 +92,7 @@ func (w *walk) tookSecond(a answer) {
 		}
 		w.takeApart(s)
 	case stepPart:
-		w.fresh = a.n
+		w.fresh, s.got = a.n, max(s.got, a.size())
 		s.tainted = s.tainted || w.tainted
 		if a.above > 0 && a.n == 0 && !a.finish {
 			w.ignores = true
@@ -159,7 +160,14 @@ func (w *walk) miss() {
 	p := s.parts[len(s.parts)-1]
 	s.parts = s.parts[:len(s.parts)-1]
 	s.gap = true
-	w.gaps = append(w.gaps, hole{s.at, p.filter, s.doubt && w.m.cut == 0})
+	most := s.got
+	if most == 0 { // it was not asked for alone: there is nothing to split it by
+		most = w.m.cut
+	}
+	if most == 0 {
+		most = s.n
+	}
+	w.gaps = append(w.gaps, hole{at: s.at, filter: p.filter, most: most, unsure: s.doubt && w.m.cut == 0})
 	if len(p.filter.Kinds) == 0 && len(p.filter.IDs) == 0 {
 		f := p.filter
 		f.Kinds = commonKinds

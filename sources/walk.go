@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
@@ -58,6 +59,7 @@ type walk struct {
 type hole struct {
 	at     int64
 	filter event.Filter
+	most   int  // events that the relay gives of it at once
 	unsure bool // perhaps everything came: it is as much as the relay ever gave at once, and nothing shows that it gives more
 }
 
@@ -65,7 +67,7 @@ func (h hole) reason() string {
 	if h.unsure {
 		return unsureSecond
 	}
-	return denseSecond
+	return fmt.Sprintf("more than %d %s in one second", h.most, map[bool]string{true: "event", false: "events"}[h.most == 1])
 }
 
 // step is what the next request is for.
@@ -196,13 +198,14 @@ func (w *walk) verdict() verdict {
 		return v
 	}
 	v.done = true
+	dense := slices.IndexFunc(w.gaps, func(h hole) bool { return !h.unsure })
 	switch {
 	case w.ignores:
 		v.complete, v.reason = No, "the relay ignores until"
 	case w.unread:
 		v.complete, v.reason = No, "a page of nothing but unreadable events"
-	case slices.ContainsFunc(w.gaps, func(h hole) bool { return !h.unsure }):
-		v.complete, v.reason = No, denseSecond
+	case dense >= 0:
+		v.complete, v.reason = No, w.gaps[dense].reason()
 	case w.tooBig:
 		v.complete, v.reason = No, "an event above max_frame was left out"
 	case len(w.gaps) > 0:
