@@ -87,7 +87,7 @@ func parse(frame []byte, m *message) (unknown string) {
 	case "EOSE":
 		m.kind = kindEOSE
 		m.sub, good = stringOf(e[1])
-		m.text, _ = stringOf(e[2])
+		m.text = hintOf(e[2])
 	case "CLOSED":
 		m.kind = kindClosed
 		m.sub, good = stringOf(e[1])
@@ -232,6 +232,22 @@ func elements(valid []byte, out [][]byte) (n int, ok bool) {
 		}
 	}
 	return n, true
+}
+
+// hintOf reads an EOSE's third element: "finish", "more", or "" where it is neither. NIP-67 makes it an array of hints; its
+// drafts had the hint alone. What says both says that there is more.
+func hintOf(e []byte) (hint string) {
+	one, ok := stringOf(e)
+	list := []string{one}
+	if !ok && (len(e) > 1<<10 || json.Unmarshal(e, &list) != nil) {
+		return ""
+	}
+	for _, h := range list {
+		if h == "more" || h == "finish" && hint == "" {
+			hint = h
+		}
+	}
+	return hint
 }
 
 // stringOf decodes a JSON string; false if e is none.
