@@ -21,7 +21,8 @@ type answer struct {
 	unread         int   // no id or created_at could be found
 	disordered     bool  // not newest first
 	steps          int   // from one event to an older one
-	finish         bool  // NIP-67: there is no more
+	finish, more   bool  // NIP-67: what the relay says of what it has besides
+	claims         bool  // it says finish, and that is still to be seen
 }
 
 // size is all that the relay may have counted.

@@ -38,10 +38,10 @@ func (w *walk) tookBisect(a answer) {
 		w.ignores = true
 	case a.n == 0 && a.unread > 0:
 		w.unread = true
-	case !w.m.full(size, most):
+	case !w.full(&a):
 		w.prove(n.lo, n.hi)
 	case n.lo == n.hi:
-		w.look(&second{at: n.lo, n: size, asked: most, small: w.asked.small, tainted: w.tainted})
+		w.look(&second{at: n.lo, n: size, asked: most, more: a.more, small: w.asked.small, tainted: w.tainted})
 	case a.n == 0:
 		w.strays = true // full of what nobody asked for
 	default:

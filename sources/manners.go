@@ -9,19 +9,22 @@ const orderedAfter = 20
 // manners are what is known of how one relay gives its pages: what its NIP-11 document says, until what comes says
 // otherwise. All walks at a relay share them.
 type manners struct {
-	page    int   // most events that one request asks for
-	first   int   // page, before anything was learned
-	said    bool  // its document says how many
-	sure    bool  // the relay says that it gives as many as page, and nothing has come that says otherwise
-	edge    int64 // 1: the relay's until is exclusive
-	known   bool  // edge is known
-	largest int   // page so far
-	cut     int   // the smallest page below what was asked for that something was missing from; 0: none
-	cuts    int   // how often that was so
-	uneven  bool  // and not always at the same size: some relays count bytes
-	tried   bool  // another page than first
-	steps   int   // see orderedAfter
-	probed  int   // so many events of anybody were asked for, only to see how many come
+	page     int   // most events that one request asks for
+	first    int   // page, before anything was learned
+	said     bool  // its document says how many
+	sure     bool  // the relay says that it gives as many as page, and nothing has come that says otherwise
+	edge     int64 // 1: the relay's until is exclusive
+	known    bool  // edge is known
+	largest  int   // page so far
+	cut      int   // the smallest page below what was asked for that something was missing from; 0: none
+	cuts     int   // how often that was so
+	uneven   bool  // and not always at the same size: some relays count bytes
+	tried    bool  // another page than first
+	steps    int   // see orderedAfter
+	finished int   // the largest page that the relay called its last (NIP-67) and after which nothing came
+	lies     bool  // something did
+	always   bool  // it says that there is more where there is nothing
+	probed   int   // so many events of anybody were asked for, only to see how many come
 }
 
 func newManners(page int, sure bool) *manners {
@@ -41,6 +44,18 @@ func (m *manners) saw(a *answer, asked int) {
 	}
 	if a.disordered {
 		m.steps = 0
+	}
+}
+
+// heed takes NIP-67's hints for what they are worth. Some relays may say the same of every page: "finish" is believed of pages
+// no larger than one of which it proved true, and of empty ones.
+func (w *walk) heed(a *answer) {
+	if a.more && a.size() == 0 {
+		w.m.always = true
+	}
+	a.more = a.more && !w.m.always
+	if a.finish && (w.m.lies || a.size() > w.m.finished) {
+		a.finish, a.claims = false, !w.m.lies
 	}
 }
 

@@ -81,6 +81,34 @@ func TestAnAdvertisedLimit(t *testing.T) {
 	}
 }
 
+// NIP-67's hint saves requests once it has proved true, and costs nothing but them where it is false.
+func TestHintsAreBelievedOnceTheyProvedTrue(t *testing.T) {
+	var all []stored
+	for i := range 400 {
+		all = append(all, stored{1_700_000_000 - int64(i), 1, byte(1 + i%4)})
+	}
+	ask := func(m model, known *manners, author byte, since int64) walked {
+		out := run(t, m, newWalk(event.Filter{Authors: []event.PubKey{{author}}}, window{since, openEnd}, known))
+		if out.verdict.complete != Yes {
+			t.Errorf("author %d: complete %v, %s", author, out.verdict.complete, out.verdict.reason)
+		}
+		return out
+	}
+	known := newManners(500, false)
+	ask(model{events: all, cap: 150, hint: true}, known, 1, 0)
+	if out := ask(model{events: all, cap: 150, hint: true}, known, 2, 0); out.pages != 1 || len(out.got) != 100 {
+		t.Errorf("the second author came in %d pages, %d events, want one page with all 100", out.pages, len(out.got))
+	}
+	known = newManners(500, false)
+	ask(model{events: all, cap: 60, says: "finish"}, known, 1, 1_700_000_000-80) // true by chance
+	if out := ask(model{events: all, cap: 60, says: "finish"}, known, 2, 0); len(out.got) != 100 {
+		t.Errorf("%d events came of a relay that calls every page its last, want 100", len(out.got))
+	}
+	if !known.lies {
+		t.Error("a relay that called every page its last is still believed")
+	}
+}
+
 // A full page for several authors need not be the newest events: then each is asked for alone.
 func TestAuthorsApart(t *testing.T) {
 	var all []stored

@@ -137,7 +137,7 @@ func (p *page) end(e pageEnd) {
 	}
 	p.isEnded, p.ended = true, e
 	p.empty = p.answer.n+p.answer.strangers == 0
-	p.answer.finish = e.hint == "finish"
+	p.answer.finish, p.answer.more = e.hint == "finish", e.hint == "more"
 	close(p.finished)
 }
 

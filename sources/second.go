@@ -15,6 +15,7 @@ type second struct {
 	asked   int  // most that it asked for
 	small   bool // less than is usual
 	mixed   bool // the page held other seconds too: how many are of this one alone has not been asked
+	more    bool // the relay says that there is more
 	step    step
 	since   int64  // stepCheck: of events that are known to be older
 	parts   []part // to be asked for, the next one last
@@ -46,7 +47,7 @@ func (w *walk) look(s *second) {
 		w.second, s.step, s.parts = s, stepPart, []part{{filter: w.filter}}
 		return
 	}
-	if w.m.cut == 0 && s.n == 1 && s.asked > 1 { // one event alone is not taken for a relay that gives one at a time
+	if w.m.cut == 0 && s.n == 1 && s.asked > 1 && !s.more { // one event alone is not taken for a relay that gives one at a time
 		if w.step() != stepDone {
 			w.waiting = append(w.waiting, s)
 			return
@@ -97,9 +98,9 @@ func (w *walk) tookSecond(a answer) {
 		if a.above > 0 && a.n == 0 && !a.finish {
 			w.ignores = true
 		}
-		enough := a.size() < s.sure
+		enough := a.size() < s.sure && !a.more
 		s.sure = 0
-		if enough || a.size() == 0 || a.finish || !w.m.full(a.size(), w.asked.limit) {
+		if enough || a.size() == 0 || a.finish || !w.full(&a) {
 			s.parts = s.parts[:len(s.parts)-1]
 			w.nextPart()
 			return

@@ -35,6 +35,7 @@ type walk struct {
 	lastMost int // that page asked for
 	fresh    int // events of the last page that the one before did not have
 	repeats  int // how many events the next page is expected to have in common with those before
+	doubted  int // the largest page that the relay called its last and that was not believed
 	paged    bool
 	pages    int       // full ones
 	span     int64     // seconds that the last page reached back
@@ -173,8 +174,13 @@ func (w *walk) took(a answer) verdict {
 	if w.asked.step != stepLeaf {
 		w.m.saw(&a, w.asked.limit)
 	}
+	w.heed(&a)
 	if a.n > 0 && a.above == 0 && w.asked.until != 0 && a.newest == w.asked.until {
 		w.m.edge, w.m.known = 0, true // no relay whose until is exclusive gives that
+	}
+	doubted := w.doubted
+	if a.claims {
+		w.doubted = max(w.doubted, a.size())
 	}
 	switch w.asked.step {
 	case stepPage:
@@ -184,8 +190,14 @@ func (w *walk) took(a answer) verdict {
 	default:
 		w.tookSecond(a)
 	}
+	if doubted > 0 && w.fresh > 0 && (w.asked.step == stepPage || w.asked.step == stepBisect) {
+		w.m.lies, w.doubted = true, 0
+	}
 	return w.verdict()
 }
+
+// full says whether something may be missing from a page.
+func (w *walk) full(a *answer) bool { return a.more || w.m.full(a.size(), w.asked.limit) }
 
 func (w *walk) verdict() verdict {
 	for w.step() == stepDone && len(w.waiting) > 0 {
@@ -214,6 +226,8 @@ func (w *walk) verdict() verdict {
 		v.complete, v.reason = Unknown, "events come after the relay's EOSE"
 	case w.strays:
 		v.complete, v.reason = Unknown, "the relay sends what was not asked for"
+	default:
+		w.m.finished = max(w.m.finished, w.doubted)
 	}
 	return v
 }
@@ -232,7 +246,7 @@ func (w *walk) end() {
 	w.prove(w.lo, w.top)
 	if s := w.aside; s != nil {
 		w.aside = nil
-		if w.m.full(s.n, s.asked) {
+		if s.more && !w.m.always || w.m.full(s.n, s.asked) {
 			w.look(s)
 		} else {
 			w.proveSecond(s)
@@ -287,7 +301,7 @@ func (w *walk) tookPage(a answer) {
 	}
 	size, most := a.size(), w.asked.limit
 	if w.apart {
-		if w.split = w.m.full(size, most); w.split {
+		if w.split = w.full(&a); w.split {
 			w.paged = true
 		} else {
 			w.end()
@@ -304,7 +318,7 @@ func (w *walk) tookPage(a answer) {
 			w.aside = nil
 			w.stack = append(w.stack, node{window: window{s.at, s.at}})
 		}
-		if !w.m.full(size, most) {
+		if !w.full(&a) {
 			w.end()
 			return
 		}
@@ -323,9 +337,9 @@ func (w *walk) tookPage(a answer) {
 	oldest := min(a.oldest, w.until) // the edge's second is not below until
 	w.prove(oldest+1, w.top)
 	w.top = min(w.top, oldest) // proven down to oldest, which the next page's window begins with
-	if w.m.known && (a.oldest == a.newest || a.oldest >= w.until || !w.m.full(size, most)) {
+	if w.m.known && (a.oldest == a.newest || a.oldest >= w.until || !w.full(&a)) {
 		// Either everything was on that page, or it was cut off in its oldest second: what lies before that tells.
-		w.aside = &second{at: oldest, n: size, asked: most, small: w.asked.small, mixed: a.newest > a.oldest, tainted: w.tainted}
+		w.aside = &second{at: oldest, n: size, asked: most, more: a.more, small: w.asked.small, mixed: a.newest > a.oldest, tainted: w.tainted}
 		w.top, w.until, w.echo = oldest-1, oldest-1, false
 		if w.until < max(w.lo, 1-w.edge()) {
 			w.end()

@@ -28,6 +28,7 @@ type model struct {
 	turned    bool                  // pages are turned around
 	ignores   bool                  // until
 	hint      bool                  // NIP-67
+	says      string                // the same hint on every page
 	quarter   bool                  // asked for more than cap, it gives a quarter of it
 	members   bool                  // refuses what names no authors
 	apart     bool                  // a full page for several authors has the same number of each, as eventstore's may
@@ -118,7 +119,7 @@ func run(t interface{ Fatalf(string, ...any) }, m model, w *walk) walked {
 		}
 		page, more := m.serve(r)
 		out.wire += len(page)
-		a := answer{ids: map[event.ID]struct{}{}, finish: m.hint && !more}
+		a := answer{ids: map[event.ID]struct{}{}, finish: m.hint && !more || m.says == "finish", more: m.says == "more"}
 		prev := int64(openEnd)
 		for _, i := range page {
 			at := m.events[i].at
@@ -171,6 +172,7 @@ func TestWalkProvesOnlyWhatCame(t *testing.T) {
 			exclusive: rapid.Bool().Draw(t, "exclusive"),
 			ignores:   rapid.IntRange(0, 9).Draw(t, "ignores until") == 0,
 			hint:      rapid.IntRange(0, 2).Draw(t, "NIP-67") == 0,
+			says:      rapid.SampledFrom([]string{"", "", "", "finish", "more"}).Draw(t, "always says"),
 			quarter:   rapid.IntRange(0, 4).Draw(t, "quarter") == 0,
 			members:   rapid.IntRange(0, 2).Draw(t, "members only") == 0,
 		}
@@ -257,7 +259,7 @@ func TestWalkProvesOnlyWhatCame(t *testing.T) {
 			t.Fatalf("no gap, but complete is %v: %s", v.complete, v.reason)
 		}
 		unsure := m.members && len(second) == 1 // and nothing to compare with
-		if !m.ignores && 2*fullest < smallest && v.complete != Yes && !unsure {
+		if !m.ignores && 2*fullest < smallest && v.complete != Yes && !unsure && m.says != "more" {
 			t.Fatalf("a relay whose pages hold twice what any second does is %v: %s", v.complete, v.reason)
 		}
 	})
@@ -302,7 +304,9 @@ func TestWalk(t *testing.T) {
 		{"10,000 with a cap of 500", model{events: spread(10_000, 7), cap: 500}, one, Yes, "", 0, 23, 10_030, nil},
 		{"two a second", model{events: append(spread(750, 1), spread(750, 1)...), cap: 100}, one, Yes, "", 0, 19, 1540, nil},
 		{"until exclusive", model{events: spread(1500, 7), cap: 100, exclusive: true}, one, Yes, "", 0, 20, 1520 + 100, nil},
-		{"NIP-67 saves the last pages", model{events: spread(150, 7), cap: 100, hint: true}, one, Yes, "", 0, 2, 151, nil},
+		{"NIP-67 is checked once", model{events: spread(150, 7), cap: 100, hint: true}, one, Yes, "", 0, 4, 152, nil},
+		{"NIP-67 on every page, whatever there is", model{events: spread(1500, 7), cap: 100, says: "finish"}, one, Yes, "", 0, 19, 1520, nil},
+		{"always more, says NIP-67", model{events: spread(150, 7), cap: 100, says: "more"}, one, Yes, "", 0, 5, 160, nil},
 		{"450 in a second with a cap of 100", model{events: dense(1, 1), cap: 100}, event.Filter{Authors: one.Authors, Kinds: []int{0, 1}}, No,
 			"more than 100 events in one second", 350, 16, 1100, []int64{busy}},
 		{"450 in a second, of 8 kinds that are asked for", model{events: dense(1, 8), cap: 100}, kinds, Yes, "", 0, 40, 1700, nil},
