@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -231,23 +232,21 @@ func (c *Conn) req(s Script, parts []json.RawMessage) {
 	c.mu.Lock()
 	c.subs[sub] = filters // before the answer: nothing published meanwhile is missed
 	c.mu.Unlock()
-	for _, raw := range s.First {
-		if !c.sendEvent(s, sub, raw) {
+	for _, frame := range c.relay.answer(s, sub, filters) {
+		switch {
+		case frame == Cut:
+			_ = c.ws.Close()
 			return
-		}
-	}
-	for _, raw := range c.relay.page(s, filters) {
-		if !c.sendEvent(s, sub, raw) {
-			return
+		case strings.HasPrefix(frame, `["EVENT",`):
+			if !c.sendEvent(s, frame) {
+				return
+			}
+		case !s.stalled(c):
+			c.Send(frame)
 		}
 	}
 	if s.NoEOSE || s.stalled(c) {
 		return
-	}
-	if s.Hint != "" {
-		c.Send(`["EOSE",` + quote(sub) + `,` + quote(s.Hint) + `]`)
-	} else {
-		c.Send(`["EOSE",` + quote(sub) + `]`)
 	}
 	if s.ClosedAfter != "" {
 		c.mu.Lock()
@@ -264,14 +263,14 @@ func (s Script) stalled(c *Conn) bool {
 }
 
 // sendEvent is false when the connection is at its end.
-func (c *Conn) sendEvent(s Script, sub, raw string) bool {
+func (c *Conn) sendEvent(s Script, frame string) bool {
 	if s.stalled(c) {
 		return true
 	}
-	for _, frame := range s.Between {
-		c.Send(frame)
+	for _, other := range s.Between {
+		c.Send(other)
 	}
-	c.Send(`["EVENT",` + quote(sub) + `,` + raw + `]`)
+	c.Send(frame)
 	c.mu.Lock()
 	c.sent++
 	dead := s.CloseAfter > 0 && c.sent >= s.CloseAfter
@@ -281,41 +280,6 @@ func (c *Conn) sendEvent(s Script, sub, raw string) bool {
 		_ = c.ws.Close()
 	}
 	return !dead
-}
-
-// page returns what the filters take, newest first, within limits and the cap.
-func (r *Relay) page(s Script, filters []nostr.Filter) []string {
-	r.mu.Lock()
-	if r.sorted == nil {
-		r.sorted = slices.Clone(r.stored)
-		slices.SortStableFunc(r.sorted, func(a, b stored) int { return int(b.event.CreatedAt - a.event.CreatedAt) })
-	}
-	all := r.sorted
-	r.mu.Unlock()
-	var out []string
-	seen := map[string]bool{}
-	for _, f := range filters {
-		if s.UntilIgnored {
-			f.Until = nil
-		}
-		most := len(all)
-		if f.Limit > 0 || f.LimitZero {
-			most = min(most, f.Limit)
-		}
-		if s.Cap > 0 {
-			most = min(most, s.Cap)
-		}
-		for i, n := 0, 0; i < len(all) && n < most; i++ {
-			if f.Matches(&all[i].event) {
-				n++
-				if !seen[all[i].event.ID] {
-					seen[all[i].event.ID] = true
-					out = append(out, all[i].raw)
-				}
-			}
-		}
-	}
-	return out
 }
 
 // Keep stores the event of an EVENT message and passes it on, for a Handle that answers itself.

@@ -37,6 +37,7 @@ type Relay struct {
 	got      []Message
 	conns    map[*Conn]struct{}
 	accepted int
+	asked    int // REQs that were answered
 	dials    int
 	infos    int
 	pings    int

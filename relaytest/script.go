@@ -34,6 +34,8 @@ type Script struct {
 	RefuseLimit0 string                                          // not "": CLOSED with that text for limit:0
 	AuthRequired bool                                            // AUTH on connect, CLOSED and OK false with auth-required:
 	UntilIgnored bool                                            // serve without regard to until
+	Paging       Paging                                          // which of the stored events an answer has
+	Answer       func(q Query, frames []string) []string         // what is sent instead of these frames: the events, EOSE. Cut ends the connection
 
 	// How it answers an EVENT.
 	OK           func(e nostr.Event) Answer // nil: accept. Called with no lock held, from each connection's goroutine
