@@ -28,16 +28,35 @@ type answer struct {
 // size is all that the relay may have counted.
 func (a *answer) size() int { return a.n + a.above + a.below + a.strangers + a.unread + a.tooBig }
 
-// add counts one event of the page that was asked for up to until (without the edge); prev is the created_at of the one
-// before it. What is dated recent or later may be new and come at any time: it is not out of turn.
-func (a *answer) add(id event.ID, at, until, recent int64, prev *int64) {
-	if at < recent || a.n == 0 {
-		a.disordered = a.disordered || at > *prev
-		if a.n > 0 && at < *prev {
-			a.steps++
-		}
-		*prev = min(at, recent)
+// minPassed events dated before the window, behind those in it, show that the relay ignores since and came to the window's end.
+// One or two may be there on every page, such as a pinned event.
+const minPassed = 4
+
+// passed says that everything of the window came, for what follows is dated before it.
+func (a *answer) passed() bool { return a.below >= minPassed && !a.disordered }
+
+// turn notes the order in which events come. What is dated recent or later may be new and come at any time: it is not out of turn.
+func (a *answer) turn(at, recent int64, prev *int64) {
+	if at >= recent && a.n+a.below > 0 {
+		return
 	}
+	a.disordered = a.disordered || at > *prev
+	if a.n+a.below > 0 && at < *prev {
+		a.steps++
+	}
+	*prev = min(at, recent)
+}
+
+// addBelow counts one that is dated before the window.
+func (a *answer) addBelow(at, recent int64, prev *int64) {
+	a.turn(at, recent, prev)
+	a.below++
+}
+
+// add counts one event of the page that was asked for up to until (without the edge); prev is the created_at of the one
+// before it; recent as in turn.
+func (a *answer) add(id event.ID, at, until, recent int64, prev *int64) {
+	a.turn(at, recent, prev)
 	switch {
 	case a.n == 0 || at < a.oldest:
 		a.oldest, a.atOldest = at, 1

@@ -12,7 +12,7 @@ type manners struct {
 	page     int   // most events that one request asks for
 	first    int   // page, before anything was learned
 	said     bool  // its document says how many
-	sure     bool  // the relay says that it gives as many as page, and nothing has come that says otherwise
+	sure     bool  // the relay says that it gives as many as page; believed once it has, and nothing says otherwise
 	edge     int64 // 1: the relay's until is exclusive
 	known    bool  // edge is known
 	largest  int   // page so far
@@ -82,15 +82,21 @@ func (m *manners) cutAt(n, asked int) {
 	}
 }
 
+// trusted says that what the relay promises has come.
+func (m *manners) trusted() bool { return m.sure && m.largest >= m.page }
+
+// steady says that pages are cut at the same size.
+func (m *manners) steady() bool { return m.cuts >= steadyAfter && !m.uneven }
+
 // full says whether something may be missing from a page of n. Half of the smallest page that was cut counts as full,
 // unless several were cut at the same size. While none was, a page is as full as can be when none was longer.
 func (m *manners) full(n, asked int) bool {
 	switch {
 	case n >= asked || asked > m.page: // before more was known
 		return true
-	case m.sure:
+	case m.trusted():
 		return n >= m.page
-	case m.cuts >= steadyAfter && !m.uneven:
+	case m.steady():
 		return n >= m.cut
 	case m.cut > 0:
 		return 2*n >= m.cut

@@ -113,7 +113,7 @@ func (p *page) event(id event.ID, at int64, readable, stranger bool, stalled tim
 		p.answer.above++
 		p.outside++
 	case at < p.since:
-		p.answer.below++
+		p.answer.addBelow(at, p.recent, &p.prev)
 		p.outside++
 	default:
 		p.answer.add(id, at, p.until, p.recent, &p.prev)

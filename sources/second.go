@@ -39,7 +39,7 @@ var commonKinds = []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 20, 1059, 1063, 1111, 131
 
 // look begins to look at a second.
 func (w *walk) look(s *second) {
-	if w.second != nil {
+	if w.second != nil || w.step() != stepDone && !w.m.steady() {
 		w.waiting = append(w.waiting, s)
 		return
 	}
@@ -48,15 +48,11 @@ func (w *walk) look(s *second) {
 		return
 	}
 	if w.m.cut == 0 && s.n == 1 && s.asked > 1 && !s.more { // one event alone is not taken for a relay that gives one at a time
-		if w.step() != stepDone {
-			w.waiting = append(w.waiting, s)
-			return
-		}
 		w.proveSecond(s)
 		return
 	}
 	w.second = s
-	if s.doubt = w.m.cut == 0 && !w.m.sure && s.n < s.asked; s.doubt && s.n >= w.m.probed {
+	if s.doubt = w.m.cut == 0 && !w.m.trusted() && s.n < s.asked; s.doubt && s.n >= w.m.probed {
 		// All that ever came was of that second. Does the relay give more at once, of whatever it has?
 		s.step = stepProbe
 		return

@@ -50,11 +50,15 @@ type walk struct {
 	tainted bool    // the page that took digests: a message was left out while it was open
 	late    bool    // set from outside: old events come after EOSE, so none of the relay's EOSEs says anything
 	strays  bool    // events after the window came
+	astray  int     // pages that were mostly that
 	ignores bool    // pages of nothing but such events came
 	unread  bool    // pages of nothing but unreadable events came
 	split   bool    // to be asked for author by author
 	gaps    []hole
 }
+
+// maxAstray pages that were mostly dated after their window are enough of a walk that proves nothing any more.
+const maxAstray = 50
 
 // hole is a second of which not everything can be got.
 type hole struct {
@@ -110,6 +114,8 @@ func newWalk(f event.Filter, w window, m *manners) *walk {
 
 func (w *walk) step() step {
 	switch {
+	case w.astray >= maxAstray:
+		return stepDone
 	case w.second != nil:
 		return w.second.step
 	case !w.paged:
@@ -171,6 +177,9 @@ func (w *walk) took(a answer) verdict {
 	if w.asked.step != stepProbe {
 		w.strays = w.strays || a.stray || a.above > 0
 	}
+	if w.strays && a.above > a.n {
+		w.astray++
+	}
 	if w.asked.step != stepLeaf {
 		w.m.saw(&a, w.asked.limit)
 	}
@@ -197,13 +206,25 @@ func (w *walk) took(a answer) verdict {
 }
 
 // full says whether something may be missing from a page.
-func (w *walk) full(a *answer) bool { return a.more || w.m.full(a.size(), w.asked.limit) }
+func (w *walk) full(a *answer) bool {
+	switch {
+	case a.more:
+		return true
+	case a.passed() && w.m.ordered():
+		return false
+	}
+	return w.m.full(a.size(), w.asked.limit)
+}
 
 func (w *walk) verdict() verdict {
-	for w.step() == stepDone && len(w.waiting) > 0 {
+	for w.step() == stepDone && len(w.waiting) > 0 && w.astray < maxAstray {
 		s := w.waiting[len(w.waiting)-1]
 		w.waiting = w.waiting[:len(w.waiting)-1]
-		w.look(s)
+		if s.more && !w.m.always || w.m.full(s.n, s.asked) { // as far as is known now
+			w.look(s)
+		} else {
+			w.proveSecond(s)
+		}
 	}
 	v := verdict{proven: w.proved, complete: Yes}
 	if w.step() != stepDone {
@@ -281,6 +302,8 @@ func (w *walk) tookPage(a answer) {
 	case a.unread > 0:
 		w.unread, w.paged = true, true
 		return
+	case a.below > 0 && w.full(&a): // what was asked for may be behind that
+		w.strays = true
 	}
 	if w.echo && w.asked.until == w.asked.to { // before what finish says: that may be of an exclusive until
 		// A relay whose until is inclusive repeats all that it has given of that second.
@@ -326,7 +349,7 @@ func (w *walk) tookPage(a answer) {
 		return
 	}
 	w.decide(a)
-	if a.oldest < w.lo { // the rest was given away meanwhile
+	if a.oldest < w.lo || a.passed() { // the rest was given away meanwhile, or there is no more
 		w.end()
 		return
 	}
