@@ -197,6 +197,15 @@ func text(raw json.RawMessage) (s string) {
 	return s
 }
 
+// Frames is the answer to a REQ message, for a Handle that sends it itself.
+func (r *Relay) Frames(m Message) []string {
+	var req nostr.ReqEnvelope
+	if req.FromJSON(m.Raw) != nil {
+		return nil
+	}
+	return r.answer(r.current(), req.SubscriptionID, req.Filters)
+}
+
 // Serve answers a REQ message from what the relay has, for a Handle that wants to do only a part itself.
 func (c *Conn) Serve(m Message) {
 	var parts []json.RawMessage

@@ -18,11 +18,12 @@ type Query struct {
 // Paging is how a relay chooses the stored events of an answer. Its zero value: newest first, as many as the filter's limit
 // and Script.Cap let through.
 type Paging struct {
-	Most                             func(q Query, hits []nostr.Event) int           // instead of Script.Cap and limit: how many of hits, which are newest first
-	NoLimit, NoSince, UntilExclusive bool                                            // NoLimit, NoSince: ignored
-	Hits                             func(q Query, hits []nostr.Event) []nostr.Event // what is stored, as far as this answer knows; a copy
-	Order                            func(q Query, page []nostr.Event)               // of the page, in place
-	Hint                             func(q Query, more bool) string                 // raw third element of EOSE
+	Most                        func(q Query, hits []nostr.Event) int // instead of Script.Cap and limit: how many of hits, which are newest first
+	NoLimit, NoSince, NoAuthors bool                                  // these are ignored
+	UntilExclusive              bool
+	Hits                        func(q Query, hits []nostr.Event) []nostr.Event // what is stored, as far as this answer knows; a copy
+	Order                       func(q Query, page []nostr.Event)               // of the page, in place
+	Hint                        func(q Query, more bool) string                 // raw third element of EOSE
 }
 
 // Shuffled is an Order that is another on every page.
@@ -64,6 +65,9 @@ func (r *Relay) page(s Script, q Query) (page []string, more bool) {
 	f, p := q.Filter, s.Paging
 	if s.UntilIgnored {
 		f.Until = nil
+	}
+	if p.NoAuthors {
+		f.Authors = nil
 	}
 	if p.NoSince {
 		f.Since = nil
