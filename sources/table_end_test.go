@@ -53,7 +53,7 @@ func endRows() (rows []row) {
 	add(row{name: "EOSE never, of the third page", script: relaytest.Script{Answer: answer(from(3), func(_ relaytest.Query, frames []string) []string {
 		return frames[:len(frames)-1]
 	})}, o: brisk, complete: sources.No, text: "8 tries: silent for", missing: 201, again: 7, wire: 550})
-	add(row{name: "EOSE late", script: relaytest.Script{Handle: late(brief / 3)}, o: sources.Options{Idle: 20 * brief}, complete: sources.Yes, wire: 440})
+	add(row{name: "EOSE late", script: relaytest.Script{Handle: late(50 * time.Millisecond)}, o: sources.Options{Idle: 20 * brief}, complete: sources.Yes, wire: 440})
 	add(row{name: "no EOSE twice, then as it should be", script: relaytest.Script{Answer: answer(first(2), func(_ relaytest.Query, frames []string) []string {
 		return frames[:len(frames)-1]
 	})}, o: brisk, complete: sources.Yes, again: 2, wire: 550})

@@ -22,7 +22,7 @@ func pageRows() (rows []row) {
 			complete: sources.Yes, requests: 330/(limit-1) + 20, wire: 300*limit/(limit-1) + 25 + limit})
 	}
 	add(row{name: "a silent cap of 1: no second can be shown to hold no more", events: spread(3), script: relaytest.Script{Cap: 1},
-		complete: sources.No, text: "more events in one second",
+		complete: sources.No, text: "in one second",
 		gaps: []string{fmt.Sprint(now-86400, " authors"), fmt.Sprint(now-86407, " authors"), fmt.Sprint(now-86414, " authors")}, wire: 60})
 	add(row{name: "a silent cap of 50, seven in a second", script: relaytest.Script{Cap: 50}, complete: sources.Yes, requests: 12, wire: 440})
 	add(row{name: "strfry: what is beyond 50 is clamped, and NIP-11 says so", script: relaytest.Script{Cap: 50, Info: limits(`"max_limit":50`)},
@@ -34,7 +34,7 @@ func pageRows() (rows []row) {
 			}
 			return q.Filter.Limit
 		})}}})
-	add(row{name: "a cap in bytes", events: sized(), complete: sources.Yes, requests: 30, wire: 330,
+	add(row{name: "a cap in bytes", events: sized(), complete: sources.Yes, requests: 45, wire: 330,
 		script: relaytest.Script{Paging: relaytest.Paging{Most: most(func(_ relaytest.Query, hits []nostr.Event) int {
 			bytes := 0
 			for i, e := range hits {

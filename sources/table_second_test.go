@@ -40,13 +40,13 @@ func secondRows() (rows []row) {
 	tags := sources.Options{Filters: []event.Filter{{Kinds: []int{1}, Tags: map[string][]string{"t": {"t0", "t1", "t2", "t3"}}}}}
 	add(row{name: "split by tag", events: tagged, o: tags, script: relaytest.Script{Cap: 20}, complete: sources.Yes, wire: 320, liar: "atoms are by tag"})
 	add(row{name: "of kinds that nobody named: what is common comes, the rest may lack", events: around(manyKinds(busy, 40)),
-		script: relaytest.Script{Cap: 20}, complete: sources.No, text: "more events in one second", gaps: []string{second + "authors"}, wire: 320})
+		script: relaytest.Script{Cap: 20}, complete: sources.No, text: "in one second", gaps: []string{second + "authors"}, wire: 320})
 	add(row{name: "of one kind: a gap", events: around(secondOf(busy, 40)), o: kinds(1), script: relaytest.Script{Cap: 20}, complete: sources.No,
-		text: "more events in one second", missing: 20, gaps: []string{second + `"kinds":[1]`}, wire: 260})
+		text: "in one second", missing: 20, gaps: []string{second + `"kinds":[1]`}, wire: 260})
 	add(row{name: "two in a row", events: around(slices.Concat(secondOf(busy, 40), secondOf(busy-1, 40))), o: kinds(1), script: relaytest.Script{Cap: 20},
-		complete: sources.No, text: "more events in one second", missing: 40, gaps: []string{second + `"kinds":[1]`, fmt.Sprint(busy-1, ` "kinds":[1]`)}, wire: 320})
+		complete: sources.No, text: "in one second", missing: 40, gaps: []string{second + `"kinds":[1]`, fmt.Sprint(busy-1, ` "kinds":[1]`)}, wire: 320})
 	add(row{name: "as many as the cap, no more", events: around(secondOf(busy, 20)), o: kinds(1), script: relaytest.Script{Cap: 20}, complete: sources.No,
-		text: "more events in one second", gaps: []string{second + `"kinds":[1]`}, wire: 260})
+		text: "in one second", gaps: []string{second + `"kinds":[1]`}, wire: 260})
 	add(row{name: "one less than the cap", events: around(secondOf(busy, 19)), o: kinds(1), script: relaytest.Script{Cap: 20}, complete: sources.Yes, wire: 260})
 	add(row{name: "shuffled", events: around(manyKinds(busy, 40)), o: kinds(1, 6, 7, 8), script: relaytest.Script{Cap: 20,
 		Paging: relaytest.Paging{Hits: anyOf(2)}}, complete: sources.Yes, wire: 900})

@@ -30,7 +30,7 @@ func wordRows() (rows []row) {
 	} {
 		r := row{name: "NIP-11 says " + said, script: relaytest.Script{Cap: 50, Info: limits(said)}, complete: sources.Yes, requests: requests, wire: 600}
 		if said == `"max_limit":1` { // no second holds what one page does not
-			r.events, r.complete, r.text, r.wire = spread(3), sources.No, "more events in one second", 60
+			r.events, r.complete, r.text, r.wire = spread(3), sources.No, "in one second", 60
 			r.gaps = []string{fmt.Sprint(now-86400, " authors"), fmt.Sprint(now-86407, " authors"), fmt.Sprint(now-86414, " authors")}
 		}
 		add(r)
