@@ -167,10 +167,13 @@ func (v *visit) refused(t *task, e pageEnd) (out outcome, again bool, wait time.
 // prove takes windows into this visit's view, and says what is to be saved once what they stand for is on disk.
 func (v *visit) prove(g group, ws windows, clip int64) (steps []saved) {
 	for _, w := range ws {
+		v.s.remember(g, w, clip)
+		if v.s.o.Limit > 0 { // a first look, which says nothing to the run that comes after it
+			continue
+		}
 		for _, a := range g.atoms {
 			v.view[a.key] = v.view[a.key].add(w)
 		}
-		v.s.remember(g, w, clip)
 		if w.hi = min(w.hi, clip); w.lo <= w.hi {
 			steps = append(steps, saved{atoms: g.atoms, plan: v.plan.number, window: w})
 		}

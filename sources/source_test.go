@@ -364,6 +364,9 @@ func TestBackfillOfACappedRelay(t *testing.T) {
 			db := openState(t)
 			g := start(t, r, newIntake(t), db, sources.Options{Once: true, Limit: limit})
 			st := g.finished()
+			if n := savedWindows(t, db, r.URL); n != 0 || st.Proven {
+				t.Errorf("--limit %d: %d windows are saved, proven %v; want none: it is a first look", limit, n, st.Proven)
+			}
 			if limit == 5000 {
 				wantComplete(t, st, sources.Yes, "")
 				continue
