@@ -50,6 +50,16 @@ func (a *Archive) look() bool {
 	return !low
 }
 
+// Spare is how many bytes anything but the archive may still write to its filesystem: what is free beyond min_free. Negative: that
+// is not there.
+func (a *Archive) Spare() (int64, error) {
+	free, need, err := Room(a.o.FS, a.o.Dir, a.live.minFree.Load())
+	if err != nil {
+		return 0, fmt.Errorf("measure what is free in %s: %w", a.o.Dir, err)
+	}
+	return free - need, nil
+}
+
 func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
 // waiting says in the status why nothing is appended; "" that it is.

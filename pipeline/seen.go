@@ -10,7 +10,6 @@ import (
 	"rebroadcastr/event"
 	"rebroadcastr/place"
 	"rebroadcastr/reconcile"
-	"rebroadcastr/sources"
 )
 
 const (
@@ -18,8 +17,12 @@ const (
 	maxSets = 16
 	// atOnce reconciliations are under way, over all relays: each holds up to 6 MiB.
 	atOnce = 8
-	// breathe is after how many events a reading of the archive looks whether it is still wanted.
+	// breathe is after how many events a reading of the archive looks whether it is still wanted; the free space is measured after
+	// 64 times as many.
 	breathe = 1024
+	// setRoom in bytes must be free beyond archive.min_free for a set to grow, and once more what it holds: its files are merged
+	// into new ones.
+	setRoom, idRoom = 16 << 20, 40
 )
 
 // known is what tells whether one event is archived.
@@ -28,7 +31,7 @@ type known interface {
 	Place(id event.ID) (at place.Place, found bool, err error)
 }
 
-// seen lists what the archive has ever had, for sources that reconcile. The first question with a filter reads the whole
+// seen lists what the archive has ever had, for sources and sinks that reconcile. The first question with a filter reads the whole
 // archive; what is found is kept on disk, without a name, and brought up to date by the next question: every relay that is
 // asked for the same shares it. Nothing is done for it while events come in.
 type seen struct {
@@ -48,6 +51,7 @@ type idSet struct {
 	ids   *reconcile.Set
 	want  *event.Matcher
 	next  place.Place  // to be read
+	held  int64        // ids, with repetitions
 	users atomic.Int32 // who has the turn adds, anybody takes off
 	last  int          // when it was asked for
 }
@@ -67,17 +71,17 @@ func take(ctx context.Context, tokens chan<- struct{}) error {
 	}
 }
 
-// IDs is part of sources.Seen.
-func (s *seen) IDs(ctx context.Context, f event.Filter) (ids sources.IDs, release func(), err error) {
-	f.Since, f.Until = 0, 0
+// Room is part of sources.Seen and sinks.Seen.
+func (s *seen) Room(ctx context.Context) (leave func(), err error) {
 	if err := take(ctx, s.places); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			<-s.places
-		}
-	}()
+	return func() { <-s.places }, nil
+}
+
+// IDs is part of sources.Seen and sinks.Seen.
+func (s *seen) IDs(ctx context.Context, f event.Filter) (ids reconcile.IDs, release func(), err error) {
+	f.Since, f.Until = 0, 0
 	if err := take(ctx, s.turn); err != nil {
 		return nil, nil, err
 	}
@@ -92,7 +96,7 @@ func (s *seen) IDs(ctx context.Context, f event.Filter) (ids sources.IDs, releas
 		s.sets[key] = set
 	}
 	if err := s.read(ctx, set); err != nil {
-		if ctx.Err() == nil { // not worth less for being interrupted
+		if ctx.Err() == nil && !errors.Is(err, reconcile.ErrNoRoom) { // not worth less for being interrupted
 			delete(s.sets, key)
 			err = errors.Join(err, set.ids.Close())
 		}
@@ -105,19 +109,24 @@ func (s *seen) IDs(ctx context.Context, f event.Filter) (ids sources.IDs, releas
 		set.users.Add(-1)
 		return nil, nil, err
 	}
-	return set.ids, func() {
-		set.users.Add(-1)
-		<-s.places
-	}, nil
+	return set.ids, func() { set.users.Add(-1) }, nil
 }
 
 // read brings set up to the written end.
 func (s *seen) read(ctx context.Context, set *idSet) (err error) {
 	r := s.archive.Reader(set.next)
 	defer func() { err = errors.Join(err, r.Close()) }()
-	for n := 1; ; n++ {
+	for n := 0; ; n++ {
 		if n%breathe == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if n%(64*breathe) == 0 {
+			switch spare, err := s.archive.Spare(); {
+			case err != nil:
+				return err
+			case spare < setRoom+set.held*idRoom:
+				return reconcile.ErrNoRoom
+			}
 		}
 		rec, ok, err := r.TryNext()
 		if err != nil {
@@ -130,6 +139,7 @@ func (s *seen) read(ctx context.Context, set *idSet) (err error) {
 			if err := set.ids.Add(reconcile.Item{CreatedAt: rec.Event.CreatedAt, ID: rec.Event.ID}); err != nil {
 				return err
 			}
+			set.held++
 		}
 		set.next = rec.End
 	}
@@ -155,6 +165,9 @@ func (s *seen) makeRoom() error {
 	}
 	return nil
 }
+
+// Place is part of sinks.Seen.
+func (s *seen) Place(id event.ID) (at place.Place, found bool, err error) { return s.index.Place(id) }
 
 // Known is part of sources.Seen.
 func (s *seen) Known(id event.ID) (bool, error) {

@@ -152,6 +152,45 @@ func TestSeen(t *testing.T) {
 			t.Errorf("counted %d, %v; want %d", n, err, len(all))
 		}
 	})
+	t.Run("no room on the disk", func(t *testing.T) {
+		more(10)
+		a.Change(time.Second, 1<<60, 0o600)
+		if _, _, err := s.IDs(t.Context(), filters[0]); !errors.Is(err, reconcile.ErrNoRoom) {
+			t.Errorf("below archive.min_free: %v, want %v", err, reconcile.ErrNoRoom)
+		}
+		a.Change(time.Second, 1, 0o600)
+		ids, release, err := s.IDs(t.Context(), filters[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer release()
+		if n, err := ids.Count(0, reconcile.OpenEnd); n != len(all) || err != nil {
+			t.Errorf("counted %d once there was room, %v; want %d", n, err, len(all))
+		}
+	})
+	t.Run("so many at once", func(t *testing.T) {
+		var leave []func()
+		for range atOnce {
+			l, err := s.Room(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			leave = append(leave, l)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := s.Room(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("one window more: %v, want it to wait", err)
+		}
+		if _, release, err := s.IDs(t.Context(), filters[1]); err != nil { // a list takes no memory
+			t.Errorf("listed while no window can be held: %v", err)
+		} else {
+			release()
+		}
+		for _, l := range leave {
+			l()
+		}
+	})
 	if err := s.close(); err != nil {
 		t.Error(err)
 	}

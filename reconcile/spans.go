@@ -11,6 +11,9 @@ type Counter interface {
 	Count(lo, hi int64) (int, error)
 }
 
+// ErrNoRoom: the disk has no room for the ids of the archive. What can be done without them should be.
+var ErrNoRoom = errors.New("no room on the disk to list what is archived")
+
 // IDs is a Set, or what stands for one.
 type IDs interface {
 	Counter

@@ -15,7 +15,10 @@ import (
 type Seen interface {
 	// IDs gives the ids of all archived events that f takes, its since and until aside, up to now; release is called when they
 	// are not needed any more. It may take as long as reading the archive does.
+	// The error is reconcile.ErrNoRoom where the disk has none for them.
 	IDs(ctx context.Context, f event.Filter) (ids IDs, release func(), err error)
+	// Room waits until one window more can be held in memory, over all relays, and is left when that is let go.
+	Room(ctx context.Context) (leave func(), err error)
 	// Known reports whether an event is archived. It is asked for ids whose events came and are behind a barrier.
 	Known(id event.ID) (bool, error)
 }
@@ -78,6 +81,10 @@ func (v *visit) reconcile(f, has event.Filter, w window, force bool, prove func(
 	}
 	phase := v.s.Status().Phase
 	ids, release, err := v.s.o.Seen.IDs(v.ctx, has)
+	if errors.Is(err, reconcile.ErrNoRoom) {
+		out.reason, out.page = err.Error(), true
+		return out, nil
+	}
 	if err != nil {
 		return out, fmt.Errorf("list what is archived: %w", err)
 	}
@@ -199,35 +206,24 @@ func (v *visit) reconcileSecond(g group, f event.Filter, at int64) (whole bool, 
 // reconcilePart is one window that both sides can hold: reconciled to its end first, then fetched. both is how many ids there are on
 // either side.
 func (v *visit) reconcilePart(f event.Filter, part window, ids IDs, force bool, prove func(window) error, out *reconciled) (both int, end negEnd, err error) {
-	items, err := ids.List(part.lo, part.hi)
-	if errors.Is(err, reconcile.ErrTooMany) {
-		return 0, negEnd{tooMany, err.Error()}, nil
-	}
+	d, end, err := v.compare(f, part, ids)
 	if err != nil {
 		return 0, end, err
 	}
-	f.Since, f.Until = part.lo, part.hi
-	if part.hi == openEnd {
-		f.Until = 0
-	}
-	session, end, err := v.reconcileWindow(f, items)
-	if err != nil {
-		return 0, end, err
-	}
-	if end.kind == tooMany && session != nil && !force {
+	if end.kind == tooMany && d.begun && !force {
 		return 0, negEnd{paged, "most of it is missing"}, nil
 	}
 	if end.kind != settled {
 		return 0, end, nil
 	}
-	need, have := session.Counts()
-	both = len(items) + need
+	need, have := len(d.need), d.have
+	both = d.ours + need
 	if !force && need > mostlyMissing && need > both/2 {
 		return both, negEnd{paged, "most of it is missing"}, nil
 	}
 	out.have += have
 	out.need += need
-	missed, err := v.fetch(session.Need(), out)
+	missed, err := v.fetch(d.need, out)
 	if err != nil {
 		return both, end, err
 	}
@@ -236,6 +232,42 @@ func (v *visit) reconcilePart(f event.Filter, part window, ids IDs, force bool, 
 		return both, negEnd{unfetched, fmt.Sprintf("%d events that the relay lists and does not give", missed)}, nil
 	}
 	return both, end, prove(part)
+}
+
+// difference is what a relay and the archive have of one window.
+type difference struct {
+	begun bool // with anything found out
+	ours  int
+	need  []event.ID // what only the relay has
+	have  int        // what only we have, some perhaps counted twice
+}
+
+// compare finds the difference in one window. The place in memory that it takes is free again when it returns: others do not wait
+// while a slow relay gives what is missing.
+func (v *visit) compare(f event.Filter, part window, ids IDs) (d difference, end negEnd, err error) {
+	leave, err := v.s.o.Seen.Room(v.ctx)
+	if err != nil {
+		return d, end, err
+	}
+	defer leave()
+	items, err := ids.List(part.lo, part.hi)
+	if errors.Is(err, reconcile.ErrTooMany) {
+		return d, negEnd{tooMany, err.Error()}, nil
+	}
+	if err != nil {
+		return d, end, err
+	}
+	f.Since, f.Until = part.lo, part.hi
+	if part.hi == openEnd {
+		f.Until = 0
+	}
+	session, end, err := v.reconcileWindow(f, items)
+	if d.ours = len(items); err == nil && session != nil {
+		d.begun = true
+		d.need = session.Need()
+		_, d.have = session.Counts()
+	}
+	return d, end, err
 }
 
 // fetch gets events by their ids, and remembers which of them cannot be had.

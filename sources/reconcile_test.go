@@ -50,6 +50,8 @@ func (a archived) IDs(_ context.Context, f event.Filter) (sources.IDs, func(), e
 	return s, func() { _ = s.Close() }, s.Flush()
 }
 
+func (a archived) Room(context.Context) (func(), error) { return func() {}, nil }
+
 func (a archived) Known(id event.ID) (bool, error) {
 	a.in.mu.Lock()
 	defer a.in.mu.Unlock()
