@@ -11,6 +11,7 @@ import (
 
 	"github.com/gorilla/websocket"
 	"github.com/nbd-wtf/go-nostr"
+	"github.com/nbd-wtf/go-nostr/nip77/negentropy"
 )
 
 // Conn is one client's websocket at a Relay.
@@ -27,6 +28,8 @@ type Conn struct {
 	subs   map[string][]nostr.Filter
 	sent   int // events
 	events int // EVENT messages got; the reader's own
+
+	neg map[string]*negentropy.Negentropy // by subscription; the reader's own
 
 	code int // of the client's close frame; the reader's own
 	text string
@@ -158,6 +161,8 @@ func (c *Conn) run() {
 			c.mu.Lock()
 			delete(c.subs, text(parts[1]))
 			c.mu.Unlock()
+		case s.Negentropy && isNeg(m.Label):
+			c.negentropy(m)
 		default:
 			c.Send(`["NOTICE","ERROR: bad msg: unknown cmd"]`)
 		}

@@ -37,6 +37,8 @@ type Script struct {
 	Paging       Paging                                          // which of the stored events an answer has
 	Answer       func(q Query, frames []string) []string         // what is sent instead of these frames: the events, EOSE. Cut ends the connection
 
+	Negentropy bool // reconcile (NIP-77)
+
 	// How it answers an EVENT.
 	OK           func(e nostr.Event) Answer // nil: accept. Called with no lock held, from each connection's goroutine
 	DropBeforeOK int                        // drop the connection at the so many-th EVENT of a connection, before its OK
