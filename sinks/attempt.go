@@ -32,6 +32,7 @@ type attempt struct {
 	silent   bool      // ended because nothing was answered
 	sincePut int       // sends since the last parked one
 	pass     passer
+	revive   reviver
 
 	// Under s.mu.
 	sent     map[event.ID]*flight
@@ -303,7 +304,7 @@ func (a *attempt) choose(now time.Time) (found bool, err error) {
 	if it, ok := a.takeDue(); ok {
 		return true, a.load(it)
 	}
-	return false, nil
+	return a.offerOn()
 }
 
 // dueAtOnce is how many parked rows are held in memory.

@@ -20,6 +20,7 @@ var (
 	parkedBucket   = "parked"
 	rejectedBucket = "rejected"
 	heldBucket     = "held"
+	lackedBucket   = "lacked"
 )
 
 // sinksBucket holds one bucket per sink, by normalised URL.
@@ -63,7 +64,7 @@ func openLedger(db State, url string, start mark, since int64, rules string) (l 
 		// Rows of the lost record would be counted twice.
 		err = db.Update(func(tx *state.Tx) error {
 			b := tx.Bucket(l.path...)
-			for _, name := range []string{parkedBucket, rejectedBucket, heldBucket} {
+			for _, name := range []string{parkedBucket, rejectedBucket, heldBucket, lackedBucket} {
 				if b.Bucket([]byte(name)) == nil {
 					continue
 				}
@@ -79,8 +80,8 @@ func openLedger(db State, url string, start mark, since int64, rules string) (l 
 		return l, lost, nil
 	}
 	l.since, l.rules, l.frontier, l.committed, l.counters, l.control, l.dirty = r.Since, r.Rules, r.Frontier, r.Cursor, r.Counters, r.Control, false
-	l.offers = r.Offers
-	if l.pass = r.Pass; l.pass != (pass{}) {
+	l.offers, l.lack = r.Offers, r.Lack
+	if l.pass, l.again = r.Pass, r.Again; l.passingLocked() {
 		l.passes++
 	}
 	if l.counters.Rejected == nil {
@@ -90,7 +91,7 @@ func openLedger(db State, url string, start mark, since int64, rules string) (l 
 		l.counters.Skipped = map[string]uint64{}
 	}
 	for _, m := range open {
-		l.open = append(l.open, openMark{mark: m})
+		l.open = append(l.open, openMark{mark: m, lacked: slices.Contains(r.Lacked, m.Ordinal)})
 	}
 	return l, nil, nil
 }
@@ -99,11 +100,12 @@ func openLedger(db State, url string, start mark, since int64, rules string) (l 
 type rowChanges struct {
 	parked   map[parkedKey][]byte
 	rejected map[uint64][]byte
+	lacked   map[uint64][]byte
 	held     map[heldKey]*heldChange // at most one for each reason in heldSpan ordinals, however long no commit succeeds
 }
 
 func newRowChanges() rowChanges {
-	return rowChanges{make(map[parkedKey][]byte), make(map[uint64][]byte), make(map[heldKey]*heldChange)}
+	return rowChanges{make(map[parkedKey][]byte), make(map[uint64][]byte), make(map[uint64][]byte), make(map[heldKey]*heldChange)}
 }
 
 // heldChange is the change of the row that ordinal and reason belong to.
@@ -148,7 +150,7 @@ func (l *ledger) Commit() error {
 	}
 	cursor, value := l.encodeLocked()
 	passed := l.passed
-	if l.pass == (pass{}) {
+	if !l.passingLocked() {
 		passed = l.passes
 	}
 	rows := l.changes
@@ -171,10 +173,13 @@ func (l *ledger) Commit() error {
 				}
 			}
 		}
-		if len(rows.rejected) > 0 {
-			rejected := tx.Bucket(append(slices.Clone(l.path), rejectedBucket)...)
-			for ordinal, v := range rows.rejected {
-				if err := putOrDelete(rejected, binary.BigEndian.AppendUint64(nil, ordinal), v); err != nil {
+		for name, byOrdinal := range map[string]map[uint64][]byte{rejectedBucket: rows.rejected, lackedBucket: rows.lacked} {
+			if len(byOrdinal) == 0 {
+				continue
+			}
+			bucket := tx.Bucket(append(slices.Clone(l.path), name)...)
+			for ordinal, v := range byOrdinal {
+				if err := putOrDelete(bucket, binary.BigEndian.AppendUint64(nil, ordinal), v); err != nil {
 					return err
 				}
 			}
@@ -199,6 +204,11 @@ func (l *ledger) Commit() error {
 				l.changes.rejected[k] = v
 			}
 		}
+		for k, v := range rows.lacked {
+			if _, newer := l.changes.lacked[k]; !newer {
+				l.changes.lacked[k] = v
+			}
+		}
 		for k, c := range rows.held {
 			if newer := l.changes.held[k]; newer != nil {
 				newer.before(c)
@@ -221,10 +231,13 @@ func (l *ledger) Commit() error {
 
 func (l *ledger) encodeLocked() (cursor mark, value []byte) {
 	cursor = l.cursorLocked()
-	r := storedRecord{Version: recordVersion, Since: l.since, Rules: l.rules, Pass: l.pass, Cursor: cursor, Frontier: l.frontier, Counters: l.counters, Control: l.control, Offers: l.offers}
+	r := storedRecord{Version: recordVersion, Since: l.since, Rules: l.rules, Pass: l.pass, Cursor: cursor, Frontier: l.frontier, Counters: l.counters, Control: l.control, Offers: l.offers, Again: l.again, Lack: l.lack}
 	for _, o := range l.open {
 		if !o.settled {
 			r.Open = appendMark(r.Open, o.mark)
+			if o.lacked {
+				r.Lacked = append(r.Lacked, o.Ordinal)
+			}
 		}
 	}
 	value, err := json.Marshal(r)

@@ -14,6 +14,8 @@
 //     an ordinal a bit.
 //   - second pass: after a change of the rules, the walk over what is held. What the new rules take is open again, and
 //     counted as that; the tail goes first.
+//   - lacked: what the relay does not list, by NIP-77, though it has answered that it has it. It is parked and due; where most is
+//     lacked, a pass over the archive opens what was delivered.
 //   - answer: what an OK, or its absence, makes of an event.
 //   - suspect: the event that may be what ends the connections; tried alone, convicted as poison or acquitted.
 //

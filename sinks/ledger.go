@@ -26,7 +26,10 @@ type ledger struct {
 	since     int64
 	rules     string // key of what the sink wants and may have
 	pass      pass
-	passes    int // changes of the rules since it was opened
+	again     again
+	lack      LackCount
+	takenBack TakenBack
+	passes    int // passes begun since it was opened, of either kind
 	frontier  mark
 	open      []openMark // ascending by ordinal; settled ones leave lazily
 	settled   int        // settled ones within open
@@ -50,6 +53,16 @@ type ledger struct {
 type openMark struct {
 	mark
 	settled bool
+	lacked  bool // opened again because the relay lacks it
+}
+
+// item is what stands for o where it is given out.
+func (o openMark) item() item {
+	it := item{mark: o.mark}
+	if o.lacked {
+		it.reason = parkedForLack
+	}
+	return it
 }
 
 // item is one event the ledger waits for: an open ordinal, or a parked row that is due.
@@ -58,7 +71,7 @@ type item struct {
 	parked   bool
 	key      parkedKey // if parked
 	attempts int       // answers so far that asked to wait
-	reason   string    // of the last of them
+	reason   string    // of the last of them; or parkedForLack
 }
 
 // Next opens the ordinal of rec, which must not lie below the frontier, and moves the frontier behind it. Ordinals
@@ -111,6 +124,9 @@ func (l *ledger) Ack(it item, o outcome) {
 	l.settleLocked(it)
 	l.answeredLocked()
 	l.control = &it.mark
+	if it.reason == parkedForLack {
+		l.ackLackedLocked(it.Ordinal, o)
+	}
 	switch o {
 	case delivered:
 		l.counters.Delivered++
@@ -127,6 +143,9 @@ func (l *ledger) Reject(it item, r Rejected) Rejected {
 	defer l.mu.Unlock()
 	l.settleLocked(it)
 	l.answeredLocked()
+	if it.reason == parkedForLack {
+		l.lack.Refused++
+	}
 	r.Ordinal, r.At, r.Prefix = it.Ordinal, it.Place, keyFor(l.counters.Rejected, r.Prefix)
 	if len(r.Text) > maxText {
 		r.Text = r.Text[:maxText]
@@ -162,18 +181,22 @@ func (l *ledger) Reopen(m mark, reason string) item {
 		delete(l.counters.Skipped, reason)
 	}
 	l.changes.heldChange(m.Ordinal, reason).release(m.Ordinal)
+	return l.reopenLocked(openMark{mark: m})
+}
+
+func (l *ledger) reopenLocked(o openMark) item {
 	l.dirty = true
-	i, found := l.findLocked(m.Ordinal)
+	i, found := l.findLocked(o.Ordinal)
 	switch {
 	case !found:
-		l.open = slices.Insert(l.open, i, openMark{mark: m})
+		l.open = slices.Insert(l.open, i, o)
 	case l.open[i].settled:
-		l.open[i].settled = false
+		l.open[i] = o
 		l.settled--
 	default:
-		panic(fmt.Sprintf("sinks: ordinal %d of %s reopened while it is open", m.Ordinal, l.path[1]))
+		panic(fmt.Sprintf("sinks: ordinal %d of %s reopened while it is open", o.Ordinal, l.path[1]))
 	}
-	return item{mark: m}
+	return o.item()
 }
 
 func (l *ledger) findLocked(ordinal uint64) (i int, found bool) {
@@ -197,8 +220,11 @@ func (l *ledger) parkLocked(m mark, due time.Time, attempts int, reason string) 
 	}
 	l.changes.parked[k] = row
 	l.counters.Parked++
-	if reason == parkedForError {
+	switch reason {
+	case parkedForError:
 		l.counters.ParkedErrors++
+	case parkedForLack:
+		l.counters.ParkedLacked++
 	}
 	// By the wall clock, as the row will be read: the monotonic one stands still while the machine sleeps.
 	if at := k.due(); at.Before(l.nextDue) {
@@ -240,8 +266,11 @@ func (l *ledger) settleLocked(it item) {
 	if it.parked {
 		l.changes.parked[it.key] = nil
 		l.counters.Parked--
-		if it.reason == parkedForError {
+		switch it.reason {
+		case parkedForError:
 			l.counters.ParkedErrors--
+		case parkedForLack:
+			l.counters.ParkedLacked--
 		}
 		return
 	}
@@ -275,7 +304,7 @@ func (l *ledger) Open() []item {
 	items := make([]item, 0, len(l.open)-l.settled)
 	for _, o := range l.open {
 		if !o.settled {
-			items = append(items, item{mark: o.mark})
+			items = append(items, o.item())
 		}
 	}
 	return items
@@ -307,7 +336,7 @@ func (l *ledger) DropControl(m mark) {
 	}
 }
 
-// Committed returns the cursor as it is on disk, whether a second pass has still to end there, and a channel that is
+// Committed returns the cursor as it is on disk, whether a pass has still to end there, and a channel that is
 // closed when either changes.
 func (l *ledger) Committed() (cursor mark, passing bool, changed <-chan struct{}) {
 	l.mu.Lock()

@@ -17,7 +17,7 @@ import (
 	"rebroadcastr/state"
 )
 
-// world is a ledger with its second passes, and a relay that takes everything: what an attempt does, one step at a time.
+// world is a ledger with its passes, and a relay that loses what it took: what an attempt does, one step at a time.
 type world struct {
 	t    *rapid.T
 	path string
@@ -25,13 +25,17 @@ type world struct {
 	log  *testLog
 	l    *ledger
 	pass passer
+	lost reviver
 	tail Reader
+
+	has map[int]bool // by ordinal: what the relay has
+	now time.Time
 
 	rules  int          // the kinds wanted, a bit each
 	again  []item       // open, and to be sent again
 	flying map[int]item // sent and not answered, by ordinal
 	sent   map[int]int  // times, by ordinal
-	parked int          // times anything was parked
+	parked int          // times anything was parked, or offered because the relay lacked it
 	acked  int          // since the last commit
 	spared int          // sends that kills and restarts may cost
 }
@@ -60,7 +64,7 @@ func (w *world) open() {
 	if err := w.l.Commit(); err != nil {
 		w.t.Fatalf("commit: %v", err)
 	}
-	w.pass, w.tail = passer{}, nil
+	w.pass, w.lost, w.tail = passer{}, reviver{}, nil
 	w.again, w.flying, w.acked = w.l.Open(), make(map[int]item), 0
 }
 
@@ -117,7 +121,42 @@ func (w *world) next() bool {
 	if again != nil {
 		w.act(again.item, again.rec)
 	}
+	if more {
+		return true
+	}
+	again, more, err = w.lost.on(w.l, w.log.Open, func(rec *record.Record) (decision, error) { return w.decide(rec), nil })
+	if err != nil {
+		w.t.Fatalf("offer all: %v", err)
+	}
+	if again != nil {
+		w.parked++
+		w.act(again.item, again.rec)
+	}
 	return more
+}
+
+// compare tells the ledger what the relay lacks of what the rules of now take. A hundred days have gone by.
+func (w *world) compare() {
+	w.now = w.now.Add(100 * 24 * time.Hour)
+	var lacked []mark
+	for i := range w.log.recs {
+		rec := &w.log.recs[i]
+		if !w.has[i] && w.decide(rec).skip == "" {
+			lacked = append(lacked, mark{rec.Ordinal, rec.Place})
+		}
+	}
+	looked, err := w.l.Lacking(lacked, w.now, false)
+	if err != nil {
+		w.t.Fatalf("lacking: %v", err)
+	}
+	n, err := w.l.OfferLacked(lacked, w.now, false)
+	if err != nil || n != len(looked.marks) || len(looked.rest) > 0 {
+		w.t.Fatalf("offered %d, %v; want the %d that were found, none of them resting: %v", n, err, len(looked.marks), looked.rest)
+	}
+	w.parked += n
+	if again, err := w.l.OfferLacked(lacked, w.now, true); again != 0 || err != nil {
+		w.t.Fatalf("offered at once again: %d, %v; want none", again, err)
+	}
 }
 
 // due sends a parked event; false: there is none.
@@ -152,7 +191,12 @@ func (w *world) answer(n int, settle func(item)) {
 }
 
 func (w *world) ack(it item) {
-	w.l.Ack(it, delivered)
+	o := delivered
+	if w.has[int(it.Ordinal)] {
+		o = duplicate
+	}
+	w.has[int(it.Ordinal)] = true
+	w.l.Ack(it, o)
 	w.acked++
 }
 
@@ -188,9 +232,10 @@ func (w *world) check() {
 	}
 }
 
-// TestPassProperty: whatever is archived, answered, parked, committed, killed and restarted, and however often the rules
-// change meanwhile: in the end the sink was sent what the last rules take, and nothing that no rules took when it went. The
-// counters balance after each step, what is held is what is counted as held, and only kills and parking cost second sends.
+// TestPassProperty: whatever is archived, answered, refused, parked, committed, killed and restarted, however often the rules change
+// meanwhile, and whatever the relay loses and is compared for: in the end the sink was sent what the last rules take, and nothing
+// that no rules took when it went, and what it has lost and did not refuse it has again after a last comparison. The counters
+// balance after each step, what is held is what is counted as held, and only kills, parking and losses cost second sends.
 func TestPassProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp("", "pass")
@@ -198,7 +243,7 @@ func TestPassProperty(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 		defer os.RemoveAll(dir)
-		w := &world{t: t, path: filepath.Join(dir, "state.db"), log: newLog(), rules: 1, sent: make(map[int]int)}
+		w := &world{t: t, path: filepath.Join(dir, "state.db"), log: newLog(), rules: 1, sent: make(map[int]int), has: make(map[int]bool), now: time.Unix(day, 0)}
 		w.db = openState(t, w.path)
 		defer func() { w.db.Close() }()
 		w.open()
@@ -227,6 +272,24 @@ func TestPassProperty(t *testing.T) {
 					w.parked++
 				})
 			},
+			"refuse": func(t *rapid.T) {
+				w.answer(rapid.IntRange(1, 3).Draw(t, "refused"), func(it item) {
+					w.l.Reject(it, Rejected{Prefix: "blocked"})
+					w.acked++
+				})
+			},
+			"lose": func(t *rapid.T) {
+				n := rapid.IntRange(1, 4).Draw(t, "each")
+				maps.DeleteFunc(w.has, func(o int, _ bool) bool { return o%n == 0 })
+			},
+			"compare":   func(*rapid.T) { w.compare() },
+			"offer all": func(*rapid.T) { w.l.OfferAll() },
+			"forget what is had": func(t *rapid.T) {
+				if err := w.l.KeepLacked(func(o uint64) bool { return !w.has[int(o)] }); err != nil {
+					t.Fatalf("%v", err)
+				}
+				w.acked = 0
+			},
 			"rules": func(t *rapid.T) {
 				// Often before the pass for those before has ended.
 				for range rapid.IntRange(1, 4).Draw(t, "changes") {
@@ -247,15 +310,23 @@ func TestPassProperty(t *testing.T) {
 			"restart": func(*rapid.T) { w.restart(false) },
 			"":        func(*rapid.T) { w.check() },
 		})
-		for more := true; more; {
-			next, due := w.next(), w.due()
-			more = next || due || len(w.flying) > 0
-			w.answer(50, w.ack)
+		finish := func() {
+			for more := true; more; {
+				next, due := w.next(), w.due()
+				more = next || due || len(w.flying) > 0
+				w.answer(50, w.ack)
+			}
+			w.check()
 		}
-		w.check()
+		finish()
+		w.compare()
+		finish()
 		for _, rec := range w.log.recs {
 			if w.rules&(1<<rec.Event.Kind) != 0 && w.sent[int(rec.Ordinal)] == 0 {
 				t.Fatalf("ordinal %d of kind %d was not sent; the rules of now (%03b) take it", rec.Ordinal, rec.Event.Kind, w.rules)
+			}
+			if declined, err := w.l.Declined(rec.Ordinal); err != nil || !declined && !w.has[int(rec.Ordinal)] && w.decide(&rec).skip == "" {
+				t.Fatalf("ordinal %d of kind %d is not there after a comparison, nor refused; %v", rec.Ordinal, rec.Event.Kind, err)
 			}
 		}
 		w.commit()

@@ -29,6 +29,7 @@ type Counters struct {
 	Skipped      map[string]uint64 `json:"skipped"`    // by Skip… reason or the policy table's row
 	Parked       uint64            `json:"parked"`
 	ParkedErrors uint64            `json:"parked_errors"` // those parked for error:
+	ParkedLacked uint64            `json:"parked_lacked"` // those parked because the relay lacks them, and not sent since
 }
 
 func (c Counters) clone() Counters {
@@ -109,6 +110,10 @@ type storedRecord struct {
 	Control  *mark    `json:"control,omitempty"` // an event that the sink took
 	Counters Counters `json:"counters"`
 	Offers   []offer  `json:"offers,omitempty"`
+
+	Again  again     `json:"again,omitzero"`
+	Lacked []uint64  `json:"lacked,omitempty"` // of the open ones: opened again because the relay lacks them
+	Lack   LackCount `json:"lack,omitzero"`
 }
 
 // offer is a walk over the refused rows: those whose text begins with Text are offered again. Next is the first ordinal that it has

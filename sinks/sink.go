@@ -68,6 +68,9 @@ type Options struct {
 	Open      func(from place.Place) (Reader, error)
 	End       func() (place.Place, uint64) // the archive's written end and next ordinal
 	Past      Past                         // asked at each send; nil: nothing was deleted or replaced
+	Seen      Seen                         // nil: the sink is never compared with the archive
+	Filters   []event.Filter               // what it is compared by: they take at least what Want does
+	Reconcile Reconcile                    // what SetReconcile changes later
 	Settings  relay.Settings               // Window and OK
 	Retry     time.Duration                // 0: retryFirst
 	Probe     time.Duration                // 0: probeEvery
@@ -85,6 +88,8 @@ type Sink struct {
 	okTime atomic.Int64  // ns that an event may wait for its OK
 	wake   chan struct{} // 1: something changed that the running attempt should look at
 	made   time.Time
+
+	comparer comparer
 
 	mu       sync.Mutex
 	now      func() time.Time
@@ -116,6 +121,10 @@ func (o Options) over(l *ledger) *Sink {
 		idle: make(chan struct{}), window: newWindow(o.Settings.Window), poison: suspicion{every: o.Trial},
 	}
 	s.rules.Store(&rules{o.Want, o.Allow})
+	s.comparer.init(o.Filters, o.Reconcile)
+	if err := s.readComparing(); err != nil {
+		s.log.Error().Err(err).Msg("when the sink was compared with the archive is not known any more")
+	}
 	c, _, _, _ := l.Account()
 	s.accepted = c.Delivered+c.Duplicate+c.Superseded > 0
 	return s
@@ -330,8 +339,8 @@ func (s *Sink) Serve(ctx context.Context, sess *relay.Session) error {
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer cancel()
-	failed := make(chan error, 2)
-	for _, run := range []func(context.Context) error{s.commitLoop, a.follow} {
+	failed := make(chan error, 3)
+	for _, run := range []func(context.Context) error{s.commitLoop, a.follow, a.compares} {
 		helpers.Add(1)
 		go func() {
 			defer helpers.Done()
@@ -350,6 +359,7 @@ func (s *Sink) Serve(ctx context.Context, sess *relay.Session) error {
 		a.reader.Close() // after follow, which used it
 	}
 	a.pass.close()
+	a.revive.close()
 	again := s.ended(sess, end)
 	var broken *relay.PanicError
 	switch {

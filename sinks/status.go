@@ -34,6 +34,12 @@ type Status struct {
 	// Texts are what the relay has said last when it refused, since the start, by the prefix of Counters.Rejected.
 	Texts   map[string]string `json:"texts,omitempty"`
 	Session SessionCounts     `json:"session"`
+
+	Again     uint64    `json:"again,omitempty"`    // of the ordinals, what is still to be offered anew because the relay lost most
+	AgainOf   uint64    `json:"again_of,omitempty"` // all of them
+	Compared  Compared  `json:"compared,omitzero"`  // with the archive, the last time
+	Lack      LackCount `json:"lack,omitzero"`      // what became of what it lacked
+	TakenBack TakenBack `json:"taken_back,omitzero"`
 }
 
 // Balance puts the status into the equation that must hold at all times.
@@ -64,6 +70,11 @@ func (s *Sink) Status() Status {
 	if p != (pass{}) {
 		st.Recheck, st.Of = p.To-p.Next, p.To-st.Counters.Before
 	}
+	if p, _ := s.ledger.Again(); p != (again{}) {
+		st.Again, st.AgainOf = p.To-p.Next.Ordinal, p.To-st.Counters.Before
+	}
+	st.Compared = s.comparer.now().Result
+	st.Lack, _, st.TakenBack = s.ledger.Lack()
 	st.Cursor, st.Frontier, st.At = cursor.Ordinal, frontier.Ordinal, cursor.Place.String()
 	return st
 }

@@ -26,6 +26,7 @@ const (
 	parkedForError    = "error"
 	parkedForSilence  = "no answer"
 	parkedForExpiry   = "expiring"
+	parkedForLack     = "lacked" // the relay took it and lists it no more
 	parkedUnspecified = "unclassified"
 )
 
