@@ -86,6 +86,9 @@ func (d *differ) sinks() {
 			if !slices.Equal(sorted(old.Send), sorted(now.Send)) {
 				texts = append(texts, "send ["+strings.Join(old.Send, " ")+"] → ["+strings.Join(now.Send, " ")+"]")
 			}
+			if old.Reconcile != now.Reconcile {
+				texts = append(texts, "reconcile "+formatReconcile(old.Reconcile)+" → "+formatReconcile(now.Reconcile))
+			}
 			if old.Start != now.Start {
 				texts = append(texts, "start "+formatStart(old.Start)+" → "+formatStart(now.Start)+", which counts for a sink that has no ledger")
 			}

@@ -40,6 +40,8 @@ sinks: ["ws://127.0.0.1:7777", {url: c.example.com, send: [dm]}]
 			[]string{"~ source wss://b.example.com: filters (new, where nothing stood: 1 kind more)", `~ source wss://b.example.com: name "b" → "bee"`}},
 		{"history", "90d", "2024-01-31", []string{"~ source wss://b.example.com: history 2023-08-16T22:13:20Z → 2024-01-31T00:00:00Z"}},
 		{"send", "[dm]", "[dm, drafts]", []string{"~ sink wss://c.example.com: send [dm] → [dm drafts]"}},
+		{"a sink's reconcile", "send: [dm]", "send: [dm], reconcile: 24h",
+			[]string{"~ sink wss://c.example.com: reconcile off → every 1d back 30d, in full every 30d"}},
 		{"default settings", "sources:", "relay_settings: {default: {window: 100, ping: {every: 1m}}}\nsources:",
 			[]string{"~ relay_settings.default: ping.every 30s → 1m, window 500 → 100"}},
 		{"a proxy", "sources:", "relay_settings: {a.example.com: {proxy: \"socks5h://p:1\"}, c.example.com: {window: 7}}\nsources:",

@@ -65,17 +65,18 @@ type Source struct {
 
 // Sink is one relay that events are sent to.
 type Sink struct {
-	URL     string // normalised
-	Name    string // for people; may be empty
-	Only    []event.Filter
-	Except  []event.Filter
-	Start   Start
-	Send    []string // rows of policy's table that are let through
-	Enabled bool
+	URL       string // normalised
+	Name      string // for people; may be empty
+	Only      []event.Filter
+	Except    []event.Filter
+	Start     Start
+	Send      []string // rows of policy's table that are let through
+	Reconcile Reconcile
+	Enabled   bool
 }
 
-// Reconcile says how often a source is compared with the archive, for what came late or was missed: every so often as far
-// back as Depth, and in full where that was Full ago. The zero value is off.
+// Reconcile says how often a relay is compared with the archive, a source for what came late or was missed, a sink for what it
+// lacks: every so often as far back as Depth, and in full where that was Full ago. The zero value is off.
 type Reconcile struct{ Every, Depth, Full time.Duration }
 
 // History says how far back a new source is asked. Since is in unix seconds, 0 for everything; a relative time in the

@@ -315,7 +315,11 @@ func (l *loader) choose(sources, sinks []entry) {
 		l.c.Sources = append(l.c.Sources, s)
 	}
 	for _, e := range sinks {
-		l.c.Sinks = append(l.c.Sinks, Sink{URL: e.url, Name: e.name, Only: e.only, Except: e.except, Start: e.start, Send: e.send, Enabled: !e.disabled})
+		s := Sink{URL: e.url, Name: e.name, Only: e.only, Except: e.except, Start: e.start, Send: e.send, Enabled: !e.disabled}
+		if e.reconcile != nil {
+			s.Reconcile = *e.reconcile
+		}
+		l.c.Sinks = append(l.c.Sinks, s)
 	}
 	if len(l.problems) > 0 {
 		return // what is wrong with a relay's address is not that there is none

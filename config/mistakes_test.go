@@ -166,20 +166,19 @@ archive: {frame: 128KiB, level: 3, keep: {age: 0, size: 0}, sightings: first, va
 watch: false
 `, nil, nil)
 	for text, want := range map[string]string{
-		"include: [a.yaml]":                            "include: not there yet: only its default [] is accepted",
-		"include: a.yaml":                              "include: not there yet: only its default [] is accepted",
-		"lists: {me: {authors: [x]}}":                  "lists: not there yet: only its default {} is accepted",
-		"groups: {a: [wss://b.example.com]}":           "groups: not there yet: only its default {} is accepted",
-		"streams: {a: {}}":                             "streams: not there yet: only its default {} is accepted",
-		"both: [a.example.com]":                        "both: not there yet: only its default [] is accepted",
-		"policy_in: {command: [x]}":                    "policy_in: not there yet: only its default {command: [], window: 64, timeout: 10s} is accepted",
-		"policy_in: {comand: []}":                      `policy_in.comand: unknown key; did you mean "command"?`,
-		"alert: {after: 1m}":                           "alert: not there yet: only its default {command: [], after: 10m, repeat: 24h} is accepted",
-		"archive: {keep: {age: 30d}}":                  "archive.keep: not there yet: only its default {age: 0, size: 0} is accepted",
-		"archive: {vanish: purge}":                     "archive.vanish: not there yet: only its default seal is accepted",
-		"sinks: [{relays_of: [x]}]":                    "sinks[0].relays_of: unknown key",
-		"sinks: [{group: x}]":                          "sinks[0].group: not there yet",
-		"sinks: [{url: a.example.com, reconcile: 1h}]": "sinks[0].reconcile: not there yet: only its default off is accepted",
+		"include: [a.yaml]":                  "include: not there yet: only its default [] is accepted",
+		"include: a.yaml":                    "include: not there yet: only its default [] is accepted",
+		"lists: {me: {authors: [x]}}":        "lists: not there yet: only its default {} is accepted",
+		"groups: {a: [wss://b.example.com]}": "groups: not there yet: only its default {} is accepted",
+		"streams: {a: {}}":                   "streams: not there yet: only its default {} is accepted",
+		"both: [a.example.com]":              "both: not there yet: only its default [] is accepted",
+		"policy_in: {command: [x]}":          "policy_in: not there yet: only its default {command: [], window: 64, timeout: 10s} is accepted",
+		"policy_in: {comand: []}":            `policy_in.comand: unknown key; did you mean "command"?`,
+		"alert: {after: 1m}":                 "alert: not there yet: only its default {command: [], after: 10m, repeat: 24h} is accepted",
+		"archive: {keep: {age: 30d}}":        "archive.keep: not there yet: only its default {age: 0, size: 0} is accepted",
+		"archive: {vanish: purge}":           "archive.vanish: not there yet: only its default seal is accepted",
+		"sinks: [{relays_of: [x]}]":          "sinks[0].relays_of: unknown key",
+		"sinks: [{group: x}]":                "sinks[0].group: not there yet",
 	} {
 		_, err := fromText("check", simple+text+"\n", nil, nil)
 		wantError(t, err, file+":3: "+want)
@@ -201,7 +200,19 @@ func TestReconcile(t *testing.T) {
 			t.Errorf("%s: %v, want %v", text, got, want)
 		}
 	}
+	for text, want := range map[string]Reconcile{
+		"a.example.com":                               {},
+		"{url: a.example.com, reconcile: off}":        {},
+		"{url: a.example.com, reconcile: 12h}":        {12 * time.Hour, 30 * day, 30 * day},
+		"{url: a.example.com, reconcile: {full: 7d}}": {day, 30 * day, 7 * day},
+	} {
+		c := mustText(t, "run", "authors: "+npubJack+"\nreconcile: 2d\nsources: [b.example.com]\nsinks: ["+text+"]\n", nil, nil)
+		if got := c.Sinks[0].Reconcile; got != want {
+			t.Errorf("%s: %v, want %v: the stream's is for sources", text, got, want)
+		}
+	}
 	for text, want := range map[string]string{
+		"sinks: [{url: c.example.com, reconcile: 1m}]": "sinks[0].reconcile: 1m: must be 1h to 365d",
 		"reconcile: daily":       "reconcile: daily: say off, 24h or {every: 24h, depth: 30d, full: 30d}",
 		"reconcile: 1m":          "reconcile: 1m: must be 1h to 365d",
 		"reconcile: {depth: 1s}": "reconcile.depth: 1s: must be 1h to 365d",

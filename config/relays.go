@@ -22,7 +22,7 @@ type entry struct {
 	name         string
 	only, except []event.Filter
 	history      *History   // nil: the stream's
-	reconcile    *Reconcile // nil: the stream's
+	reconcile    *Reconcile // nil: the stream's for a source, off for a sink
 	start        Start
 	send         []string
 	disabled     bool
@@ -80,7 +80,7 @@ func (l *loader) relays(n *yaml.Node, a at, sinks bool) (out []entry) {
 			"only":       func(n *yaml.Node, a at) { e.only = l.filters(n, a) },
 			"except":     func(n *yaml.Node, a at) { e.except = l.filters(n, a) },
 			"enabled":    func(n *yaml.Node, a at) { on := true; l.boolean(&on, n, a); e.disabled = !on },
-			"reconcile":  l.later("off"),
+			"reconcile":  func(n *yaml.Node, a at) { r := l.reconcile(n, a); e.reconcile = &r },
 			"group":      l.never,
 			"relays_of":  l.never,
 			"policy_in":  l.later(""),
@@ -93,7 +93,6 @@ func (l *loader) relays(n *yaml.Node, a at, sinks bool) (out []entry) {
 			delete(keys, "relays_of")
 		} else {
 			keys["history"] = func(n *yaml.Node, a at) { h := l.history(n, a); e.history = &h }
-			keys["reconcile"] = func(n *yaml.Node, a at) { r := l.reconcile(n, a); e.reconcile = &r }
 			delete(keys, "policy_out")
 		}
 		before := len(l.problems)
@@ -146,7 +145,7 @@ func (l *loader) history(n *yaml.Node, a at) (h History) {
 	return h
 }
 
-// reconcileMonth is how far back a source is compared with the archive where only the interval is said, and after how long in full.
+// reconcileMonth is how far back a relay is compared with the archive where only the interval is said, and after how long in full.
 const reconcileMonth = 30 * 24 * time.Hour
 
 func (l *loader) reconcile(n *yaml.Node, a at) (r Reconcile) {

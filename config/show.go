@@ -46,6 +46,7 @@ func (c *Config) keys() *object {
 		if len(s.Send) > 0 {
 			o.add("send", flowList(texts(s.Send)))
 		}
+		o.add("reconcile", reconcileNode(s.Reconcile))
 		sinks = append(sinks, o.addEnabled(s.Enabled).flow())
 	}
 	top.add("sources", blockList(sources)).add("sinks", blockList(sinks))
