@@ -5,7 +5,7 @@ import "github.com/urfave/cli/v2"
 func (p *program) reconcileCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "reconcile",
-		Usage:     "make the daemon compare its sources, or one, with the archive: what came late or was missed is fetched",
+		Usage:     "make the daemon compare its relays, or one, with the archive: what a source got late is fetched, what a sink lacks is offered again",
 		ArgsUsage: "[RELAY]",
 		Flags:     flags(commonFlags()),
 		Action:    p.reconcile,

@@ -296,6 +296,9 @@ func (m *Mirror) sinkOptions(cfg *config.Config, c *config.Sink) (sinks.Options,
 	selection := wanted(cfg, c.Only, c.Except)
 	o := m.bareSink(cfg, c.URL)
 	o.Want, o.FilterKey, o.Allow, o.Start = selection.Compile(), selectionKey(selection), allow, sinks.Start(c.Start)
+	if !m.o.Once { // who sends and ends is not kept waiting by a comparison
+		o.Seen, o.Filters, o.Reconcile = m.seen, asked(cfg, c.Only), sinks.Reconcile(c.Reconcile)
+	}
 	return o, nil
 }
 

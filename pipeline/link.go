@@ -148,6 +148,7 @@ func (l *link) applySink(cfg *config.Config, c *config.Sink) error {
 	if _, now := l.roles(); now != nil {
 		now.SetSettings(o.Settings)
 		now.SetRules(o.Want, o.FilterKey, o.Allow)
+		now.SetReconcile(o.Filters, o.Reconcile)
 		l.setSink(&sinkRoleOf{Sink: now.Sink, name: c.Name, before: now.before})
 		return nil
 	}
@@ -263,8 +264,8 @@ func (l *link) settled(ctx context.Context, end uint64) {
 	}
 }
 
-// outstanding falls as long as a sink makes headway, with the tail or with a second pass.
-func outstanding(st sinks.Status) uint64 { return st.Pending + st.Recheck }
+// outstanding falls as long as a sink makes headway, with the tail or with a pass.
+func outstanding(st sinks.Status) uint64 { return st.Pending + st.Recheck + st.Again }
 
 func (l *link) closeSource() {
 	if source, _ := l.roles(); source != nil {

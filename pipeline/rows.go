@@ -151,6 +151,10 @@ func sinkRow(st sinks.Status) report.Sink {
 		k.Recheck = int64(st.Recheck)
 		k.Note = fmt.Sprintf("filter changed: second pass, %s of %s", humanize.Comma(int64(st.Of-st.Recheck)), humanize.Comma(int64(st.Of)))
 	}
+	if st.Again > 0 {
+		k.Again = int64(st.Again)
+		k.Note = fmt.Sprintf("it lacks most of what it was sent: offered again, %s of %s", humanize.Comma(int64(st.AgainOf-st.Again)), humanize.Comma(int64(st.AgainOf)))
+	}
 	if st.Paused != "" {
 		k.Note = pausedText(st)
 	}
@@ -166,8 +170,8 @@ func sinkRow(st sinks.Status) report.Sink {
 	return k
 }
 
-// beforeThis is what the ledger had before this process and still has: what a second pass took back from the skipped is
-// accounted for anew, by this one.
+// beforeThis is what the ledger had before this process and still has: what a second pass took back from the skipped, and what the
+// relay lacks from the delivered, is accounted for anew, by this one.
 func (k *sinkRoleOf) beforeThis(now report.Sink) report.Sink {
 	before := k.before
 	before.SkippedBy = make(map[string]int64)
@@ -176,6 +180,10 @@ func (k *sinkRoleOf) beforeThis(now report.Sink) report.Sink {
 		before.SkippedBy[reason] = left
 		before.Skipped -= n - left
 	}
+	back := k.Status().TakenBack
+	before.Delivered -= min(before.Delivered, int64(back.Delivered+back.Duplicate))
+	before.Duplicate -= min(before.Duplicate, int64(back.Duplicate))
+	before.Superseded -= min(before.Superseded, int64(back.Superseded))
 	return before
 }
 

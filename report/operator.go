@@ -130,6 +130,7 @@ type Relay struct {
 	Notices   []Notice         `json:"notices"`            // the last ones, oldest first
 	Samples   []Sample         `json:"samples"`            // the last ones, oldest first
 	Compared  *Audit           `json:"compared,omitempty"` // the source, with the archive; nil: not since the start
+	Lacks     *Lacks           `json:"lacks,omitempty"`    // the sink, of what is archived; nil: never compared
 	Parked    []Parked         `json:"parked,omitempty"`
 	Window    int              `json:"window,omitempty"` // of the sink: events that may be unanswered
 	Sent      uint64           `json:"sent,omitempty"`   // to the sink since the start, again ones included
@@ -147,6 +148,24 @@ type Audit struct {
 	Ours   int       `json:"ours"`             // events that only the archive has
 	Paged  int       `json:"paged"`            // windows that were paged instead
 	Text   string    `json:"reason,omitempty"` // why not everything could be compared
+}
+
+// Lacks is what came of comparing a sink with the archive.
+type Lacks struct {
+	At      time.Time `json:"at"`
+	Full    bool      `json:"full"`              // as far back as the sink's start
+	Listed  int       `json:"listed"`            // archived events that its filter takes
+	Lacked  int       `json:"lacked"`            // of them the relay does not list
+	All     bool      `json:"all,omitempty"`     // it lacks most of what it was sent: all of that is offered again
+	More    bool      `json:"more,omitempty"`    // not all that is lacked was offered yet: the next comparison comes soon
+	Resting int       `json:"resting,omitempty"` // lacked, and offered not long ago
+	Text    string    `json:"reason,omitempty"`  // why not everything could be compared
+	// What became of what it said it had and lacked, since the last comparison that found any. The rest of what is lacked is kept back,
+	// refused, or still to be sent.
+	Offered int64 `json:"offered"`
+	Taken   int64 `json:"taken"` // as new
+	Had     int64 `json:"had"`   // it says
+	Refused int64 `json:"refused"`
 }
 
 // RelayInfo is what a relay says of itself (NIP-11). Limits that it does not say are missing.
@@ -211,13 +230,14 @@ type Forgotten struct {
 	Parked    int64  `json:"parked"`
 }
 
-// Compared says which sources are being compared with the archive, because somebody asked for it.
+// Compared says which sources and sinks are being compared with the archive, because somebody asked for it.
 type Compared struct {
 	Asked []Comparison `json:"asked"`
 }
 
-// Comparison is one source of it.
+// Comparison is one source or sink of it.
 type Comparison struct {
 	Relay string `json:"relay"`
+	Role  string `json:"role"`           // source or sink
 	Note  string `json:"note,omitempty"` // what stands in its way now; it is done when that is over
 }

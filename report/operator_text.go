@@ -188,6 +188,9 @@ func (r Relay) WriteText(w io.Writer, now time.Time) error {
 		}
 		b.WriteByte('\n')
 	}
+	if l := r.Lacks; l != nil {
+		b.WriteString("  " + l.text(now) + "\n")
+	}
 	if text := reasons("frames not understood", r.BadFrames); text != "" {
 		fmt.Fprintf(&b, "  %s\n", text)
 	}
@@ -203,6 +206,31 @@ func (r Relay) WriteText(w io.Writer, now time.Time) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// text says in one line what came of a sink's comparison.
+func (l *Lacks) text(now time.Time) string {
+	how := "of late"
+	if l.Full {
+		how = "in full"
+	}
+	text := fmt.Sprintf("sink compared with the archive %s ago, %s: it lacked %s of %s", Span(now.Sub(l.At)), how, num(int64(l.Lacked)), events(uint64(l.Listed)))
+	if l.Offered > 0 {
+		text += fmt.Sprintf("; offered %s again, %s taken, %s it had, %s refused", num(l.Offered), num(l.Taken), num(l.Had), num(l.Refused))
+	}
+	if l.Resting > 0 {
+		text += fmt.Sprintf("; %s offered not long ago", num(int64(l.Resting)))
+	}
+	if l.All {
+		text += "; that is most: all that it took is offered again"
+	}
+	if l.More {
+		text += "; the rest is offered soon"
+	}
+	if l.Text != "" {
+		text += "; incomplete: " + l.Text
+	}
+	return text
 }
 
 func (i RelayInfo) words() []string {
@@ -350,14 +378,14 @@ func short(s string) string {
 	return clean
 }
 
-// WriteText prints a line a source.
+// WriteText prints a line a source or sink.
 func (c Compared) WriteText(w io.Writer) error {
 	for _, r := range c.Asked {
 		text := "is compared with the archive"
 		if r.Note != "" {
 			text = "will be compared with the archive: " + r.Note
 		}
-		if _, err := fmt.Fprintf(w, "%s %s\n", r.Relay, text); err != nil {
+		if _, err := fmt.Fprintf(w, "%s %s %s\n", r.Role, r.Relay, text); err != nil {
 			return err
 		}
 	}

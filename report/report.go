@@ -164,12 +164,15 @@ type Sink struct {
 	Parked       int64             `json:"parked"`
 	// Recheck is how many archived events a second pass has still to look through for what a changed filter takes now. Until
 	// then they count as what they were.
-	Recheck int64  `json:"recheck,omitempty"`
-	Issued  uint64 `json:"issued"` // ordinals issued by the archive
-	Start   uint64 `json:"start"`  // the ordinal this ledger began at
-	Pace    string `json:"pace,omitempty"`
-	Note    string `json:"note,omitempty"`
-	Run     *Sink  `json:"run,omitempty"`
+	Recheck int64 `json:"recheck,omitempty"`
+	// Again is how many archived events have still to be looked through for what the relay took once and has lost. Until then they
+	// count as what they were.
+	Again  int64  `json:"again,omitempty"`
+	Issued uint64 `json:"issued"` // ordinals issued by the archive
+	Start  uint64 `json:"start"`  // the ordinal this ledger began at
+	Pace   string `json:"pace,omitempty"`
+	Note   string `json:"note,omitempty"`
+	Run    *Sink  `json:"run,omitempty"`
 }
 
 // Imbalance is zero when the ledger accounts for every line.
@@ -213,7 +216,7 @@ func (s Status) Incomplete() (sources, sinks []string) {
 		}
 	}
 	for _, k := range s.Sinks {
-		if k.Pending > 0 || k.Recheck > 0 {
+		if k.Pending > 0 || k.Recheck > 0 || k.Again > 0 {
 			sinks = append(sinks, k.URL)
 		}
 	}

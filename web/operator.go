@@ -29,7 +29,7 @@ type Operator interface {
 	Pause(relay string) (report.Held, error)
 	Resume(relay string) (report.Held, error)
 	Forget(sink string) (report.Forgotten, error)
-	// Reconcile compares a source, or all with "", with the archive.
+	// Reconcile compares a relay, or all with "", with the archive.
 	Reconcile(relay string) (report.Compared, error)
 }
 
