@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -229,5 +230,21 @@ func BenchmarkSeen(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/event")
 		})
+	}
+}
+
+// TestWhatAKilledProcessLeft: opening the store removes it.
+func TestWhatAKilledProcessLeft(t *testing.T) {
+	cfg := testConfig(t, nil, nil)
+	left := filepath.Join(cfg.Archive.Dir, ".ids-1234")
+	if err := os.WriteFile(left, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	store := prepare(t, cfg, Options{Once: true}).store
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file of ids without an owner: %v, want it gone", err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"rebroadcastr/config"
 	"rebroadcastr/dedup"
 	"rebroadcastr/place"
+	"rebroadcastr/reconcile"
 	"rebroadcastr/record"
 	"rebroadcastr/sinks"
 	"rebroadcastr/state"
@@ -42,6 +43,9 @@ const progressEvery = 2 * time.Second
 // a Badger hit counts only below the end that the archive finds, so it is trusted after. fsys is where the segments live.
 func OpenStore(ctx context.Context, fsys archive.FS, cfg *config.Config, log zerolog.Logger, now func() time.Time, say func(string)) (*Store, error) {
 	dir := cfg.Archive.Dir
+	if err := reconcile.Sweep(dir); err != nil { // costs a little room
+		log.Warn().Err(err).Msg("what a killed process left stays there")
+	}
 	db, err := state.Open(filepath.Join(dir, "state.db"), log)
 	if err != nil {
 		return nil, err

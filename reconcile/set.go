@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"sort"
 	"sync"
@@ -275,9 +276,27 @@ type writer struct {
 	n int
 }
 
+const nameless = ".ids-*" // until its name is taken away
+
+// Sweep removes what a process left in dir that was killed between making a file of a Set and taking its name away. Nobody may make
+// one there meanwhile.
+func Sweep(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, nameless))
+	if err != nil {
+		return fmt.Errorf("look for files of ids: %w", err)
+	}
+	var errs []error
+	for _, name := range left {
+		if err := os.Remove(name); err != nil {
+			errs = append(errs, fmt.Errorf("remove a file of ids: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // create makes a file that has no name any more.
 func (s *Set) create() (*writer, error) {
-	f, err := os.CreateTemp(s.dir, ".ids-*")
+	f, err := os.CreateTemp(s.dir, nameless)
 	if err != nil {
 		return nil, fmt.Errorf("make a file of ids: %w", err)
 	}

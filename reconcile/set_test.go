@@ -3,6 +3,8 @@ package reconcile
 import (
 	"errors"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -108,5 +110,28 @@ func BenchmarkSet(b *testing.B) {
 		}
 		b.StopTimer()
 		b.StartTimer()
+	}
+}
+
+// TestSweep: what a killed process left is removed, and nothing else.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	s := NewSet(dir)
+	defer s.Close()
+	filled(t, s, []Item{{CreatedAt: 1}})
+	for _, name := range []string{".ids-1234", "ids-1", "events_20260101_0000000001.jsonl"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Sweep(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 2 || left[0].Name() != "events_20260101_0000000001.jsonl" || left[1].Name() != "ids-1" {
+		t.Errorf("%v are left, %v; want the other two", left, err)
+	}
+	if n, err := s.Count(0, OpenEnd); n != 1 || err != nil {
+		t.Errorf("the set has %d items, %v; want 1: its file has no name", n, err)
 	}
 }
