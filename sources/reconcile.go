@@ -336,6 +336,9 @@ func (v *visit) fetch(need []event.ID, out *reconciled) (missed int, err error) 
 			refused = append(refused, id)
 		}
 	}
+	if v.s.joined.Load() != &v.plan.joined { // the door may have refused them for another wish than the one they were asked for
+		return missed, errReplanned
+	}
 	return missed, v.s.noteUnfetchable(not, refused, got)
 }
 

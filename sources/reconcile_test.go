@@ -409,3 +409,38 @@ func TestInventedIDs(t *testing.T) {
 		t.Errorf("%d requests after the second time, want 19: each id once", got)
 	}
 }
+
+// TestAskWhileIDsAreFetched: what the door refuses because its author has just left is not remembered as refused: the author may come back.
+func TestAskWhileIDsAreFetched(t *testing.T) {
+	all := append(notes(1, 200, 7), notes(2, 200, 7)...)
+	had, lacked := without(all, 13)
+	n := &reconciler{events: all}
+	held, release := make(chan struct{}), make(chan struct{})
+	var hold sync.Once
+	r := relaytest.New(t, relaytest.Script{Events: all, Cap: 100, Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		if strings.HasPrefix(m.Raw, `["REQ","ids-`) {
+			hold.Do(func() {
+				close(held)
+				<-release
+			})
+		}
+		return n.handle(c, m)
+	}})
+	in, db := newIntake(t), openState(t)
+	in.holds(had)
+	w := wish(nil, 1, 2)
+	g := start(t, r, in, db, sources.Options{Filters: w.Filters, Seen: archived{in, all}})
+	<-held
+	g.source.Ask(wish(nil, 1))
+	close(release)
+	g.untilLive()
+	if in.count() == len(all) {
+		t.Fatal("the second author's events are in: nothing was interrupted")
+	}
+	g.source.Ask(w)
+	in.until("both authors' events", func() bool { return in.count() == len(all) })
+	g.untilLive()
+	if got := g.door.Tally.New.Load(); got != int64(len(lacked)) {
+		t.Errorf("%d new events, want the %d that were lacked", got, len(lacked))
+	}
+}
