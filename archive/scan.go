@@ -59,6 +59,39 @@ func Scan(ctx context.Context, dir string, o ScanOptions) iter.Seq2[record.Recor
 	}
 }
 
+// NextOrdinal is the number that the next line of the archive in dir gets, as far as the files tell: found without a lock and
+// beside a running writer. A directory that is not there holds nothing.
+func NextOrdinal(dir string, fsys FS) (_ uint64, err error) {
+	p := newPool(fsys, dir)
+	defer func() { err = errors.Join(err, p.close()) }()
+	d := &directory{fs: fsys, dir: dir, pool: p}
+	if err := d.list(); errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	lines := uint64(0)
+	for i := len(d.segs) - 1; i >= 0; i-- { // one before the last only where a header is damaged
+		s := d.segs[i]
+		if err := d.measure(&s); err != nil {
+			return 0, err
+		}
+		h, err := p.get(s)
+		if err != nil {
+			return 0, err
+		}
+		n, err := countLines(h.text, 0, s.end)
+		p.put(h)
+		if err != nil {
+			return 0, err
+		}
+		if lines += n; s.known {
+			return s.first + lines, nil
+		}
+	}
+	return lines, nil
+}
+
 // directory is the outline of who only looks: it lists the files, and measures the last segment again when asked
 // where it ends.
 type directory struct {

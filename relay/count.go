@@ -18,11 +18,23 @@ type Count struct {
 
 // NoCount is the answer of a relay that counts nothing: a refusal, by CLOSED or a NOTICE, or silence.
 type NoCount struct {
-	Text   string
-	Closed bool // Text is a CLOSED's: see ClassifyClosed
+	Reason string // the relay's words, or how long it was silent
+	Closed bool   // Reason is a CLOSED's: see ClassifyClosed
+	Notice bool   // it is a NOTICE's
 }
 
-func (e *NoCount) Error() string { return "no count: " + e.Text }
+func (e *NoCount) Error() string { return "no count: " + e.Text() }
+
+// Text is the reason with the message that gave it.
+func (e *NoCount) Text() string {
+	switch {
+	case e.Closed:
+		return "CLOSED " + e.Reason
+	case e.Notice:
+		return "NOTICE " + e.Reason
+	}
+	return e.Reason
+}
 
 // Count asks how many events the relay stores for f, under a subscription id that nothing else uses. patience is how long the
 // relay may be silent. The error is a *NoCount, ctx's, or the session's end.
@@ -45,10 +57,10 @@ func (s *Session) Count(ctx context.Context, sub string, f event.Filter, patienc
 		},
 		Closed: func(of, reason string) {
 			if of == sub {
-				refuse(NoCount{"CLOSED " + reason, true})
+				refuse(NoCount{Reason: reason, Closed: true})
 			}
 		},
-		Notice: func(text string) { refuse(NoCount{"NOTICE " + text, false}) }, // it names no subscription
+		Notice: func(text string) { refuse(NoCount{Reason: text, Notice: true}) }, // it names no subscription
 	})()
 	msg := append([]byte(`["COUNT","`+sub+`",`), f.AppendJSON(nil, -1)...)
 	if err := s.Request(ctx, append(msg, ']')); err != nil {
@@ -62,7 +74,7 @@ func (s *Session) Count(ctx context.Context, sub string, f event.Filter, patienc
 	case no := <-refusals:
 		return Count{}, no
 	case <-silence.C:
-		return Count{}, &NoCount{fmt.Sprintf("silent for %s", patience), false}
+		return Count{}, &NoCount{Reason: fmt.Sprintf("silent for %s", patience)}
 	case <-s.Done():
 		return Count{}, s.Err()
 	case <-ctx.Done():

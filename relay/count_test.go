@@ -52,7 +52,7 @@ func TestCount(t *testing.T) {
 			}))
 			res := recv(t, "the answer", got)
 			var no *relay.NoCount
-			if c.no == "" && (res.err != nil || res.n != c.want) || c.no != "" && (!errors.As(res.err, &no) || no.Text != c.no || no.Closed != (name == "CLOSED")) {
+			if c.no == "" && (res.err != nil || res.n != c.want) || c.no != "" && (!errors.As(res.err, &no) || no.Text() != c.no || no.Closed != (name == "CLOSED")) {
 				t.Errorf("%+v, %v; want %+v %q", res.n, res.err, c.want, c.no)
 			}
 			if asked := r.Got("COUNT"); len(asked) != 1 || asked[0].Raw != `["COUNT","count-1",{"kinds":[1],"since":5}]` {

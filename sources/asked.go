@@ -16,8 +16,8 @@ type askedRow struct {
 	Spans  [][2]int64      `json:"spans"`  // of created_at, as history was asked for last; openEnd: no end
 }
 
-// askedRows are the rows of a plan.
-func (p *plan) askedRows() (map[atomKey][]byte, error) {
+// askedRows are the rows of a plan. once: a command asks for history whatever a daemon is told.
+func (p *plan) askedRows(once bool) (map[atomKey][]byte, error) {
 	spans := make(map[atomKey]windows, len(p.joined))
 	filters := make(map[atomKey]json.RawMessage, len(p.joined))
 	for _, a := range p.atoms {
@@ -26,7 +26,7 @@ func (p *plan) askedRows() (map[atomKey][]byte, error) {
 			bare.Since, bare.Until = 0, 0
 			filters[a.key] = bare.AppendJSON(nil, -1)
 		}
-		if !p.history.None {
+		if !p.history.None || once {
 			spans[a.key] = spans[a.key].add(historyWindow(p, a))
 		}
 	}
@@ -56,7 +56,7 @@ func historyWindow(p *plan, a atom) window {
 
 // noteAsked writes the rows that are not as they should be.
 func (s *Source) noteAsked(p *plan) error {
-	rows, err := p.askedRows()
+	rows, err := p.askedRows(s.o.Once)
 	if err != nil {
 		return err
 	}

@@ -92,17 +92,15 @@ func (v *visit) manners() *manners {
 }
 
 // most is how many atoms one request may have.
-func (v *visit) most() int {
-	most := int(v.s.chunk.Load())
-	if room := v.sess.Info().Limits.MaxMessageLength; room > 0 {
-		most = max(1, min(most, (room-roomForRest)/roomForValue))
-	}
-	return most
-}
+func (v *visit) most() int { return roomFor(v.sess.Info(), int(v.s.chunk.Load())) }
 
 // parts joins atoms into groups that one walk each can ask for.
 func (v *visit) parts(list []atom, mark func(atom) string) []group {
-	most := v.most()
+	return partsFor(v.sess.Info(), v.most(), list, mark)
+}
+
+// partsFor are the groups of most atoms, or fewer where a request of them would ask for more than a page.
+func partsFor(info relay.Info, most int, list []atom, mark func(atom) string) []group {
 	ids, others := list[:0:0], list[:0:0]
 	for _, a := range list {
 		if len(a.filter.IDs) > 0 {
@@ -112,10 +110,18 @@ func (v *visit) parts(list []atom, mark func(atom) string) []group {
 		}
 	}
 	mostIDs := min(most, maxIDs)
-	if page := v.sess.Info().Limits.MaxLimit; page > 0 {
+	if page := info.Limits.MaxLimit; page > 0 {
 		mostIDs = min(mostIDs, page)
 	}
 	return append(gather(others, most, mark), gather(ids, mostIDs, mark)...)
+}
+
+// roomFor is how many of most atoms a request of this relay may have.
+func roomFor(info relay.Info, most int) int {
+	if room := info.Limits.MaxMessageLength; room > 0 {
+		return max(1, min(most, (room-roomForRest)/roomForValue))
+	}
+	return most
 }
 
 // ask sends one request and waits for its end.

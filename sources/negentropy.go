@@ -55,25 +55,38 @@ func (v *visit) reconcileWindow(f event.Filter, items []reconcile.Item) (_ *reco
 var keyRefused = []byte("no negentropy until") // unix seconds, 8 bytes big-endian
 
 // reconciles says whether the relay may be asked to.
-func (s *Source) reconciles(info relay.Info) (bool, error) {
-	if s.o.Seen == nil || info.Known && len(info.NIPs) > 0 && !info.Supports(77) {
+func (s *Source) reconciles(info relay.Info) (can bool, err error) {
+	if s.o.Seen == nil || !mayReconcile(info) {
 		return false, nil
 	}
-	var until int64
-	err := s.o.State.View(func(tx *state.Tx) error {
-		if b := tx.Bucket(s.path()...); b != nil {
-			if at := b.Get(keyRefused); len(at) == 8 {
-				until = int64(binary.BigEndian.Uint64(at))
-			}
-		}
+	err = s.o.State.View(func(tx *state.Tx) error {
+		can = !s.refusedLately(tx)
 		return nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("look whether %s reconciles: %w", s.o.URL, err)
 	}
-	now := s.o.Now()
+	return can, nil
+}
+
+// mayReconcile says whether the relay's document leaves that open.
+func mayReconcile(info relay.Info) bool {
+	return !info.Known || len(info.NIPs) == 0 || info.Supports(77)
+}
+
+// refusedLately says whether the relay has refused to reconcile, less than refusedFor ago.
+func (s *Source) refusedLately(tx *state.Tx) bool {
+	b := tx.Bucket(s.path()...)
+	if b == nil {
+		return false
+	}
+	at := b.Get(keyRefused)
+	if len(at) != 8 {
+		return false
+	}
+	until, now := int64(binary.BigEndian.Uint64(at)), s.o.Now()
 	// A time further ahead was made by a clock that ran ahead.
-	return until <= now.Unix() || until > now.Add(refusedFor).Unix(), nil
+	return until > now.Unix() && until <= now.Add(refusedFor).Unix()
 }
 
 // doesNotReconcile remembers that the relay refuses, and says so once.

@@ -125,16 +125,23 @@ func (p *plan) names() string {
 // narrowed notes what the door keeps out, and forgets what is proven if it kept out something else before.
 func (s *Source) narrowed(tx *state.Tx, p *plan) error {
 	b := tx.Bucket(s.path()...)
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(b.Get(keyNarrow)), "\x00"), "\x00") {
-		if name != "" && !slices.Contains(p.narrow, name) {
-			for _, name := range []string{"windows", "unfetchable"} { // the latter holds what was refused
-				tx.Bucket(s.path(name)...) // made if it is not there
-				if err := b.DeleteBucket([]byte(name)); err != nil {
-					return err
-				}
+	if p.wider(b.Get(keyNarrow)) {
+		for _, name := range []string{"windows", "unfetchable"} { // the latter holds what was refused
+			tx.Bucket(s.path(name)...) // made if it is not there
+			if err := b.DeleteBucket([]byte(name)); err != nil {
+				return err
 			}
-			break
 		}
 	}
 	return b.Put(keyNarrow, []byte(p.names()))
+}
+
+// wider says whether something that was kept out, by these names, is let in now.
+func (p *plan) wider(names []byte) bool {
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
+		if name != "" && !slices.Contains(p.narrow, name) {
+			return true
+		}
+	}
+	return false
 }

@@ -11,14 +11,19 @@ import (
 	"rebroadcastr/relay"
 )
 
-// Seen is what the archive has ever had, as reconciliation wants it.
-type Seen interface {
+// Lister lists what the archive has ever had.
+type Lister interface {
 	// IDs gives the ids of all archived events that f takes, its since and until aside, up to now; release is called when they
 	// are not needed any more. It may take as long as reading the archive does.
 	// The error is reconcile.ErrNoRoom where the disk has none for them.
 	IDs(ctx context.Context, f event.Filter) (ids IDs, release func(), err error)
 	// Room waits until one window more can be held in memory, over all relays, and is left when that is let go.
 	Room(ctx context.Context) (leave func(), err error)
+}
+
+// Seen is what the archive has ever had, as reconciliation wants it.
+type Seen interface {
+	Lister
 	// Known reports whether an event is archived. It is asked for ids whose events came and are behind a barrier.
 	Known(id event.ID) (bool, error)
 }
