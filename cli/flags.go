@@ -125,6 +125,7 @@ func runFlags() []cli.Flag {
 
 func backfillFlags() []cli.Flag {
 	return []cli.Flag{
+		&cli.BoolFlag{Name: "dry-run", Usage: "ask the relays how much there is, and fetch, archive and send nothing"},
 		&cli.BoolFlag{Name: "again", Usage: "ask again for what was complete"},
 		&cli.IntFlag{Name: "limit", Usage: "take at most `N` events of each source", DefaultText: "no limit"},
 		&cli.GenericFlag{Name: "give-up", Value: new(span), Usage: "leave a sink that makes no progress for this `TIME` (default: 5m)"},
@@ -134,7 +135,7 @@ func backfillFlags() []cli.Flag {
 
 // laterFlags are promised and not there yet; as unknown flags they would look like typing mistakes.
 var laterFlags = []string{
-	"dry-run", "follow", "cursor", "latest", "format", "subscriptions", "expanded", "online", "quick", "repair", "fix", "fetch",
+	"follow", "cursor", "latest", "format", "subscriptions", "expanded", "online", "quick", "repair", "fix", "fetch",
 }
 
 // span is a flag's duration, with days and weeks.

@@ -130,7 +130,7 @@ func TestWrongArguments(t *testing.T) {
 		"run --sinks=x":                   "--sinks: unknown flag; did you mean --sink?",
 		"run --no_progress":               "--no_progress: unknown flag; did you mean --no-progress?",
 		"run --whatever":                  "--whatever: unknown flag; run --help lists them",
-		"backfill --dry-run":              "--dry-run is not there yet",
+		"export --follow":                 "--follow is not there yet",
 		"export --listen x":               "--listen is a flag of run, not of export",
 		"import --sink x a":               "--sink is a flag of run and backfill, not of import: relays come from a config here (-c FILE)",
 		"--version":                       "--version: it is a command: rebroadcastr version",

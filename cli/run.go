@@ -56,6 +56,9 @@ func (p *program) backfill(c *cli.Context) error {
 	if o.NoDeliver {
 		cfg.Sinks = nil
 	}
+	if c.Bool("dry-run") {
+		return p.dryRun(c, cfg, o)
+	}
 	s, err := p.writing(cfg, "backfill", o, !c.Bool("no-progress"))
 	if err != nil {
 		return err

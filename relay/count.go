@@ -37,30 +37,22 @@ func (e *NoCount) Text() string {
 }
 
 // Count asks how many events the relay stores for f, under a subscription id that nothing else uses. patience is how long the
-// relay may be silent. The error is a *NoCount, ctx's, or the session's end.
+// relay may be silent; after a NOTICE, which may stand for an answer and may be about something else, a tenth of it. The error is
+// a *NoCount, ctx's, or the session's end.
 func (s *Session) Count(ctx context.Context, sub string, f event.Filter, patience time.Duration) (Count, error) {
-	counts, refusals := make(chan Count, 1), make(chan *NoCount, 1)
-	refuse := func(no NoCount) {
-		select {
-		case refusals <- &no:
-		default: // the first one says it
-		}
-	}
+	counts, closed, notices := make(chan Count, 1), make(chan string, 1), make(chan string, 1)
 	defer s.Handle(&Handler{
 		Count: func(of string, n Count) {
 			if of == sub {
-				select {
-				case counts <- n:
-				default:
-				}
+				first(counts, n)
 			}
 		},
 		Closed: func(of, reason string) {
 			if of == sub {
-				refuse(NoCount{Reason: reason, Closed: true})
+				first(closed, reason)
 			}
 		},
-		Notice: func(text string) { refuse(NoCount{Reason: text, Notice: true}) }, // it names no subscription
+		Notice: func(text string) { first(notices, text) },
 	})()
 	msg := append([]byte(`["COUNT","`+sub+`",`), f.AppendJSON(nil, -1)...)
 	if err := s.Request(ctx, append(msg, ']')); err != nil {
@@ -68,17 +60,33 @@ func (s *Session) Count(ctx context.Context, sub string, f event.Filter, patienc
 	}
 	silence := time.NewTimer(patience)
 	defer silence.Stop()
+	heard := (<-chan string)(notices)
+	no := &NoCount{Reason: fmt.Sprintf("silent for %s", patience)}
+	for {
+		select {
+		case n := <-counts:
+			return n, nil
+		case reason := <-closed:
+			return Count{}, &NoCount{Reason: reason, Closed: true}
+		case text := <-heard:
+			no = &NoCount{Reason: text, Notice: true}
+			silence.Reset(patience / 10)
+			heard = nil
+		case <-silence.C:
+			return Count{}, no
+		case <-s.Done():
+			return Count{}, s.Err()
+		case <-ctx.Done():
+			return Count{}, context.Cause(ctx)
+		}
+	}
+}
+
+// first keeps v, unless something was said before.
+func first[T any](c chan T, v T) {
 	select {
-	case n := <-counts:
-		return n, nil
-	case no := <-refusals:
-		return Count{}, no
-	case <-silence.C:
-		return Count{}, &NoCount{Reason: fmt.Sprintf("silent for %s", patience)}
-	case <-s.Done():
-		return Count{}, s.Err()
-	case <-ctx.Done():
-		return Count{}, context.Cause(ctx)
+	case c <- v:
+	default:
 	}
 }
 

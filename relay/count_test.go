@@ -24,6 +24,7 @@ func TestCount(t *testing.T) {
 		"nothing":               {[]string{`["COUNT","count-1",{"count":0}]`}, relay.Count{}, ""},
 		"of something else":     {[]string{`["COUNT","count-0",{"count":3}]`, `["CLOSED","page-1","x"]`, `["COUNT","count-1",{"count":4}]`}, relay.Count{Events: 4}, ""},
 		"CLOSED":                {[]string{`["CLOSED","count-1","unsupported: no NIP-45"]`}, relay.Count{}, "CLOSED unsupported: no NIP-45"},
+		"a NOTICE before it":    {[]string{`["NOTICE","welcome"]`, `["COUNT","count-1",{"count":5}]`}, relay.Count{Events: 5}, ""},
 		"a NOTICE":              {[]string{`["NOTICE","ERROR: bad msg: unknown cmd"]`}, relay.Count{}, "NOTICE ERROR: bad msg: unknown cmd"},
 		"silence":               {nil, relay.Count{}, "silent for 50ms"},
 		"what is not a number":  {[]string{`["COUNT","count-1",{"count":"many"}]`}, relay.Count{}, "silent for 50ms"},
@@ -42,8 +43,11 @@ func TestCount(t *testing.T) {
 			}
 			got := make(chan result, 1)
 			patience := time.Minute
-			if strings.HasPrefix(c.no, "silent") {
+			switch {
+			case strings.HasPrefix(c.no, "silent"):
 				patience = 50 * time.Millisecond
+			case strings.HasPrefix(c.no, "NOTICE"):
+				patience = 5 * time.Second
 			}
 			run(t, r.URL, quick(), roleFunc(func(ctx context.Context, s *relay.Session) error {
 				n, err := s.Count(ctx, "count-1", event.Filter{Kinds: []int{1}, Since: 5}, patience)

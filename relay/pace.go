@@ -138,6 +138,13 @@ func (p *pace) answer() {
 	}
 }
 
+// rate is the pace in force, in requests a second.
+func (p *pace) rate() float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now
+}
+
 // slowed is the pace, if that is not what was set; 0: it is.
 func (p *pace) slowed() float64 {
 	p.mu.Lock()

@@ -136,6 +136,9 @@ func (s *Session) Request(ctx context.Context, msg []byte) error {
 // Slower says that the relay finds us too fast: the link's pace is halved, and for so long nothing is asked.
 func (s *Session) Slower(wait time.Duration) { s.core.pace.slower(wait) }
 
+// Pace is how many requests a second may be made now.
+func (s *Session) Pace() float64 { return s.core.pace.rate() }
+
 // Answered says that the relay has answered a request: a pace that was halved is found again.
 func (s *Session) Answered() { s.core.pace.answer() }
 

@@ -50,6 +50,7 @@ type job struct {
 type Outlook struct {
 	Done      bool       // everything was looked at
 	Info      relay.Info //
+	Pace      float64    // requests a second; 0: the relay was not reached
 	Parts     []Prospect // what is asked for in the same windows
 	NoCount   string     // why something was not counted
 	NoCompare string     // why something was not compared
@@ -170,7 +171,7 @@ func (y *Survey) Serve(ctx context.Context, sess *relay.Session) error {
 		y.begun = true
 		y.plan(sess.Info())
 		y.mu.Lock()
-		y.out.NoCompare = y.noCompare(sess)
+		y.out.NoCompare, y.out.Pace = y.noCompare(sess), sess.Pace()
 		y.mu.Unlock()
 	}
 	for ; y.next < len(y.jobs); y.next++ {

@@ -109,7 +109,10 @@ func picture(t *testing.T, db *state.DB) string {
 func TestSurveyCounts(t *testing.T) {
 	all := notes(1, 1200, 60)
 	closed := func(text string) func(c *relaytest.Conn, sub string, n int) bool {
-		return func(c *relaytest.Conn, sub string, _ int) bool { c.Send(`["CLOSED","` + sub + `","` + text + `"]`); return true }
+		return func(c *relaytest.Conn, sub string, _ int) bool {
+			c.Send(`["CLOSED","` + sub + `","` + text + `"]`)
+			return true
+		}
 	}
 	for name, c := range map[string]struct {
 		before   func(c *relaytest.Conn, sub string, n int) bool
@@ -130,7 +133,10 @@ func TestSurveyCounts(t *testing.T) {
 			requests: 1, no: "NOTICE unknown cmd"},
 		"the scripted relay's own": {none: true, requests: 1, no: "NOTICE ERROR: bad msg: unknown cmd"},
 		"silence":                  {before: func(*relaytest.Conn, string, int) bool { return true }, idle: 50 * time.Millisecond, requests: 1, no: "silent for 50ms"},
-		"no number": {before: func(c *relaytest.Conn, sub string, _ int) bool { c.Send(`["COUNT","` + sub + `",{"count":[]}]`); return true },
+		"no number": {before: func(c *relaytest.Conn, sub string, _ int) bool {
+			c.Send(`["COUNT","` + sub + `",{"count":[]}]`)
+			return true
+		},
 			idle: 50 * time.Millisecond, requests: 1, no: "silent for 50ms"},
 		"it hangs up": {before: func(c *relaytest.Conn, _ string, _ int) bool { c.Drop(); return true }, requests: 1, no: "the connection ended when the relay was asked to count"},
 		"too fast, once": {before: func(c *relaytest.Conn, sub string, n int) bool {

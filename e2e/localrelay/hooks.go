@@ -112,6 +112,17 @@ func (r *Relay) answered(ctx context.Context, events []*nostr.Event) {
 	}
 }
 
+// count answers a COUNT.
+func (r *Relay) count(_ context.Context, f nostr.Filter) (n int64, err error) {
+	events, err := r.All()
+	for _, e := range events {
+		if f.Matches(e) {
+			n++
+		}
+	}
+	return n, err
+}
+
 // All is what the store holds, newest first, of one second the lower id first.
 func (r *Relay) All() ([]*nostr.Event, error) {
 	if r.o.Static != nil {

@@ -37,6 +37,8 @@ type Options struct {
 	// Static is all that it holds, newest first, instead of a store: relays that hold the same share it. What clients send is noted
 	// and not kept.
 	Static []*nostr.Event
+	// Counts makes it answer COUNT (NIP-45), and say so.
+	Counts bool
 	// Refuse answers an EVENT with OK false and the text, if that is not empty. Called by several goroutines.
 	Refuse func(*nostr.Event) string
 	// Log takes what khatru says; nil: nobody.
@@ -160,6 +162,9 @@ func startOn(ln net.Listener, o Options) (*Relay, error) {
 		r.rl.Info.SupportedNIPs = o.NIPs
 	}
 	r.rl.Negentropy = o.Negentropy
+	if o.Counts {
+		r.rl.CountEvents = append(r.rl.CountEvents, r.count)
+	}
 	r.rl.OverwriteFilter = append(r.rl.OverwriteFilter, r.onRequest)
 	r.rl.QueryEvents = append(r.rl.QueryEvents, r.query)
 	r.rl.RejectEvent = append(r.rl.RejectEvent, r.onEvent)
