@@ -183,7 +183,7 @@ func (*greeting) Serve(context.Context, *relay.Session) error { return nil }
 type listing struct {
 	fs     archive.FS
 	dir    string
-	places chan struct{} // a token for each relay that compares
+	places chan struct{} // a token for each window that is compared now
 
 	mu   sync.Mutex // held while the archive is read: the next relay mostly asks for the same
 	sets map[[16]byte]*reconcile.Set
@@ -191,15 +191,19 @@ type listing struct {
 
 // IDs is part of sources.Lister.
 func (l *listing) IDs(ctx context.Context, f event.Filter) (sources.IDs, func(), error) {
-	if err := take(ctx, l.places); err != nil {
-		return nil, nil, err
-	}
 	set, err := l.set(ctx, f)
 	if err != nil {
-		<-l.places
 		return nil, nil, err
 	}
-	return set, func() { <-l.places }, nil
+	return set, func() {}, nil
+}
+
+// Room is part of sources.Lister.
+func (l *listing) Room(ctx context.Context) (leave func(), err error) {
+	if err := take(ctx, l.places); err != nil {
+		return nil, err
+	}
+	return func() { <-l.places }, nil
 }
 
 func (l *listing) set(ctx context.Context, f event.Filter) (_ *reconcile.Set, err error) {
@@ -243,5 +247,3 @@ func (l *listing) close() error {
 	}
 	return errors.Join(errs...)
 }
-
-var _ sources.Lister = (*listing)(nil)

@@ -322,7 +322,9 @@ func (y *Survey) compare(ctx context.Context, sess *relay.Session, j *job, f *fo
 		if err != nil {
 			return left, err
 		}
-		f.requests++
+		if session != nil {
+			f.requests++
+		}
 		switch {
 		case end.Kind == relay.NegSettled:
 			need, have := session.Counts()
