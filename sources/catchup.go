@@ -81,7 +81,7 @@ func (v *visit) catchUpOn(list []atom, from int64, has map[atomKey]windows, star
 	whole = true
 	c := v.crew(record.CatchUp, start, tasks)
 	c.done = func(t *task, out outcome) {
-		v.reached(t.group, windows{t.window}) // also where it could not be proven
+		t.each(windows{t.window}, true, v.reached) // also where it could not be proven
 		whole = whole && out.asked
 		v.fellShort(t, out, "catch-up incomplete: asked again in an hour or at the next session")
 	}

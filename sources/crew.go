@@ -28,6 +28,9 @@ type task struct {
 	// costs one page; the other windows go on meanwhile.
 	unsaved atomic.Bool
 
+	joint *joint // of which it is a part; nil: none
+	part  int
+
 	request request
 	limited bool // by --limit
 }
@@ -134,6 +137,10 @@ func (c *crew) launch(ctx context.Context) (wait time.Duration, err error) {
 			}
 		}
 		if next.walk == nil {
+			if parts := c.fit(next); len(parts) > 1 {
+				c.waiting = append(parts, c.waiting...)
+				continue
+			}
 			c.begin(next)
 		}
 		if !c.fly(ctx, next) {
@@ -161,7 +168,7 @@ func (c *crew) share() *task {
 		if older, ok := t.walk.give(); ok {
 			t.window.lo = older.hi + 1
 			c.v.s.moreWalks(1)
-			return &task{group: t.group, window: older}
+			return &task{group: t.group, window: older, joint: t.joint, part: t.part}
 		}
 	}
 	return nil
@@ -224,8 +231,12 @@ func (c *crew) land(l landing) error {
 	w.late = w.late || v.late.Load()-t.late > maxLate
 	var end verdict
 	switch {
-	case !l.end.eose && probed:
+	case !l.end.eose && (probed || t.request.step == stepPart && tooWide(l.end)):
 		end = w.failed()
+	case tooWide(l.end) && v.s.narrow(t.group, l.end.reason):
+		t.walk, t.tries = nil, 0
+		c.waiting = append(c.waiting, t)
+		return nil
 	case !l.end.eose && !(w.whole && len(a.ids) >= len(t.group.atoms)):
 		out, again, wait, err := v.refused(t, l.end)
 		if err != nil {
@@ -272,10 +283,16 @@ func (c *crew) land(l landing) error {
 		more.proven = append(more.proven, end.proven...)
 		end = more
 	}
-	steps := v.prove(t.group, end.proven, c.start.Add(-v.s.o.Overlap).Unix())
-	if c.how == record.CatchUp {
-		v.reached(t.group, end.proven)
+	var steps []saved
+	if w.m.fickle && !v.s.withdrawn {
+		steps = append(steps, v.withdraw())
 	}
+	t.each(end.proven, false, func(g group, ws windows) {
+		steps = append(steps, v.prove(g, ws, c.start.Add(-v.s.o.Overlap).Unix())...)
+		if c.how == record.CatchUp {
+			v.reached(g, ws)
+		}
+	})
 	if fresh := w.gaps[t.gaps:]; len(fresh) > 0 {
 		t.gaps = len(w.gaps)
 		steps = append(steps, saved{atoms: t.group.atoms, plan: v.plan.number, gaps: slices.Clone(fresh)})
@@ -312,6 +329,8 @@ func (c *crew) land(l landing) error {
 func (c *crew) apart(t *task) {
 	c.v.s.moreWalks(len(t.group.atoms) - 1)
 	for _, a := range t.group.atoms {
-		c.waiting = append(c.waiting, &task{group: group{atoms: []atom{a}, filter: a.filter}, window: t.window})
+		f := a.filter
+		f.Kinds = t.group.filter.Kinds // of the part that t is
+		c.waiting = append(c.waiting, &task{group: group{atoms: []atom{a}, filter: f}, window: t.window, joint: t.joint, part: t.part})
 	}
 }

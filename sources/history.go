@@ -151,8 +151,6 @@ func (v *visit) refused(t *task, e pageEnd) (out outcome, again bool, wait time.
 		switch {
 		case j.Verdict == relay.Paused:
 			return out, false, 0, &relay.Pause{For: probe, Reason: e.reason}
-		case j.Verdict == relay.Narrow && v.s.narrower(len(t.group.atoms)):
-			return out, false, 0, smaller()
 		case j.Verdict == relay.Narrow:
 			return out, false, 0, nil
 		case j.Cause == relay.CauseTooManyREQ:
@@ -189,6 +187,22 @@ func (v *visit) prove(g group, ws windows, clip int64) (steps []saved) {
 		v.s.progressed()
 	}
 	return steps
+}
+
+// withdraw takes back what this process has proven: the relay turns out to answer from several databases, which do not hold the same.
+func (v *visit) withdraw() saved {
+	v.s.withdrawn = true
+	step := saved{void: make(map[atomKey]windows, len(v.plan.atoms))}
+	for _, a := range v.plan.atoms {
+		step.void[a.key] = v.s.mine[a.key]
+		if v.s.oldClip > 0 {
+			step.void[a.key] = step.void[a.key].add(window{v.s.oldClip, openEnd})
+		}
+		v.view[a.key] = v.view[a.key].without(step.void[a.key])
+		delete(v.s.mine, a.key)
+	}
+	v.log.Warn().Str("relay", v.s.o.URL).Msg("an event that the relay had given did not come again, and then did: it may have several databases, and nothing it gives is proven")
+	return step
 }
 
 // remember keeps what this process has proven, and notes it when that is more than before: the next session begins

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"rebroadcastr/event"
 	"rebroadcastr/relay"
 )
 
@@ -21,9 +20,8 @@ const (
 
 // subscription is one live request.
 type subscription struct {
-	sub      string
-	filter   event.Filter
-	atoms    int
+	sub string
+	group
 	open     bool
 	answered bool      // EOSE, since it was asked
 	hole     bool      // it was closed: what came since must be caught up
@@ -88,7 +86,7 @@ func (l *live) replan() {
 		key := atomKey(g.filter.Key())
 		s := had[key]
 		if s == nil {
-			s = &subscription{sub: fmt.Sprintf("%s%d", livePrefix, l.next), filter: g.filter, atoms: len(g.atoms)}
+			s = &subscription{sub: fmt.Sprintf("%s%d", livePrefix, l.next), group: g}
 			l.next++
 		}
 		delete(had, key)
@@ -216,7 +214,13 @@ func (v *visit) liveGroups(p *plan) []group {
 		a.filter.Since, a.filter.Until = 0, 0
 		list = append(list, a)
 	}
-	return gather(list, v.most(), func(atom) string { return "" })
+	var groups []group
+	for _, g := range gather(list, v.most(), func(atom) string { return "" }) {
+		for _, f := range v.s.byKinds(g.filter) {
+			groups = append(groups, group{g.atoms, f})
+		}
+	}
+	return groups
 }
 
 func (v *visit) subscribe(s *subscription) error {
@@ -287,7 +291,7 @@ func (l *live) heard(sig signal) error {
 	case !s.answered && len(l.old) > 0 && (j.Cause == relay.CauseTooManyREQ || j.Verdict != relay.Slower):
 		l.limit = true
 		return nil
-	case !s.answered && j.Verdict == relay.Narrow && v.s.narrower(s.atoms):
+	case !s.answered && j.Verdict == relay.Narrow && v.s.narrow(s.group, sig.reason):
 		return smaller()
 	}
 	s.hole = true

@@ -24,6 +24,7 @@ type manners struct {
 	finished int   // the largest page that the relay called its last (NIP-67) and after which nothing came
 	lies     bool  // something did
 	always   bool  // it says that there is more where there is nothing
+	fickle   bool  // an event that came did not come again, and then did: several databases behind one address
 	probed   int   // so many events of anybody were asked for, only to see how many come
 }
 

@@ -15,8 +15,9 @@ type saved struct {
 	atoms    []atom
 	plan     uint64 // number of the plan that they were asked for
 	window   window
-	gaps     []hole // found in window, which is not proven
-	caughtUp int64  // unix seconds: the start of a completed catch-up; 0: none
+	gaps     []hole              // found in window, which is not proven
+	void     map[atomKey]windows // not proven after all
+	caughtUp int64               // unix seconds: the start of a completed catch-up; 0: none
 	answer   <-chan error
 	told     func() // once it is saved, or cannot be; nil: nobody waits
 }
@@ -273,6 +274,15 @@ func (k *saver) put(tx *state.Tx, step saved) error {
 		return k.s.keepGaps(tx, step)
 	}
 	b := tx.Bucket(k.s.path("windows")...)
+	for key, void := range step.void {
+		ws, err := k.s.stored(b.Get(key[:]))
+		if err == nil && len(ws) > 0 {
+			err = b.Put(key[:], ws.without(void).encode())
+		}
+		if err != nil {
+			return err
+		}
+	}
 	for _, a := range step.atoms {
 		if !k.s.lets(a, step.plan) { // part of what came may have been refused
 			continue

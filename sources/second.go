@@ -114,7 +114,7 @@ func (w *walk) tookSecond(a answer) {
 	}
 }
 
-// failed says that the relay did not answer what is of use but not needed: a probe, a reconciliation.
+// failed says that the relay did not answer what is of use but not needed, a probe or a reconciliation, or refused a part.
 func (w *walk) failed() verdict {
 	w.proved, w.fresh = nil, 0
 	s := w.second
@@ -124,6 +124,8 @@ func (w *walk) failed() verdict {
 		w.takeApart(s)
 	case stepLeaf:
 		w.miss()
+	case stepPart: // it asks for too much
+		w.divide()
 	}
 	return w.verdict()
 }

@@ -69,6 +69,7 @@ type Source struct {
 
 	backoff    atomic.Pointer[relay.Backoff]
 	chunk      atomic.Int64 // most atoms of one request; halved when a relay finds that too wide
+	kinds      atomic.Int64 // most kinds of one request; 0: the relay has refused none
 	fewest     atomic.Int64 // pages at once that the relay takes, as far as it has complained; 0: it has not
 	liveLimit  atomic.Int64 // 0, or 1 where 0 is disliked
 	lastEvent  atomic.Int64 // unix ns
@@ -83,19 +84,20 @@ type Source struct {
 	kept  map[string]Gap // by row in the state
 
 	// Serve only, from here on.
-	limit   int                 // what is left of Options.Limit
-	manners *manners            // of the relay
-	pages   int                 // so far; a number is used once, for an answer to an earlier visit may still be on its way on this socket
-	mine    map[atomKey]windows // proven by this process, up to oldClip
-	oldClip int64
-	loaded  uint64        // number of the last plan that a visit took up
-	cuts    int           // sessions in a row that the relay ended in the middle of catch-up or history and that brought nothing to go on from
-	halved  int           // how often the page was, because of cuts
-	rest    time.Duration // the next session that rests from history does so for so long
-	audits  int           // begun in a row and not come to their end
-	drops   int           // sessions in a row that ended while the relay was to answer a NEG-OPEN
-	catch   catch
-	headway headway
+	limit     int                 // what is left of Options.Limit
+	manners   *manners            // of the relay
+	pages     int                 // so far; a number is used once, for an answer to an earlier visit may still be on its way on this socket
+	mine      map[atomKey]windows // proven by this process, up to oldClip
+	oldClip   int64
+	withdrawn bool          // mine was
+	loaded    uint64        // number of the last plan that a visit took up
+	cuts      int           // sessions in a row that the relay ended in the middle of catch-up or history and that brought nothing to go on from
+	halved    int           // how often the page was, because of cuts
+	rest      time.Duration // the next session that rests from history does so for so long
+	audits    int           // begun in a row and not come to their end
+	drops     int           // sessions in a row that ended while the relay was to answer a NEG-OPEN
+	catch     catch
+	headway   headway
 }
 
 // New makes a Source; it starts nothing.

@@ -35,6 +35,10 @@ func changeRows() (rows []row) {
 			s.Answer = func(_ relaytest.Query, frames []string) []string { gone += 300; return frames }
 		})
 	}})
+	add(row{name: "two replicas of which each lacks a third", script: relaytest.Script{Cap: 50, Paging: relaytest.Paging{
+		Hits: func(q relaytest.Query, hits []nostr.Event) []nostr.Event {
+			return slices.DeleteFunc(hits, func(e nostr.Event) bool { return int(e.ID[0])%3 == q.N%2 })
+		}}}, complete: sources.Unknown, text: "does not repeat", missing: -1, requests: 40, again: 1})
 	add(row{name: "answers in the order they were not asked in", events: long, script: relaytest.Script{Cap: 50}, complete: sources.Yes, wire: 1000, set: stacked(false)})
 	add(row{name: "answers one into the other", events: long, script: relaytest.Script{Cap: 50}, complete: sources.Yes, wire: 1000, set: stacked(true)})
 	add(row{name: "a new request ends the one before without a word", events: long, script: relaytest.Script{Cap: 50}, o: sources.Options{Idle: brief},

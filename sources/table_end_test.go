@@ -119,6 +119,8 @@ func endRows() (rows []row) {
 		}
 		add(row{name: fmt.Sprintf("cut behind %d frames of the first page", k), script: relaytest.Script{Answer: cut(only(1))}, complete: sources.Yes, again: 2, wire: 600})
 		add(row{name: fmt.Sprintf("cut behind %d frames of the second page", k), script: relaytest.Script{Answer: cut(only(2))}, complete: sources.Yes, again: 3, wire: 520})
+		add(row{name: fmt.Sprintf("cut behind %d frames of every third page", k), script: relaytest.Script{Answer: cut(func(n int) bool { return n%3 == 0 })},
+			complete: sources.Yes, again: 30, requests: 120, wire: 900})
 	}
 	add(row{name: "cut before a request", complete: sources.Yes, again: 3, wire: 520, set: func(r *relaytest.Relay) {
 		var n atomic.Int64

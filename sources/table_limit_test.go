@@ -2,6 +2,7 @@ package sources_test
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/nbd-wtf/go-nostr"
@@ -30,10 +31,15 @@ func limitRows() (rows []row) {
 	}
 	for _, most := range []int{1, 3, 7} {
 		for _, text := range []string{"blocked: too many things to filter for", "unsupported: too many authors", "invalid: too many authors", "ERROR: bad req: filter validation failed"} {
-			add(row{name: fmt.Sprintf("%d authors at most: %s", most, text), events: all, o: ten, complete: sources.Yes, wire: 300, again: 20,
+			add(row{name: fmt.Sprintf("%d authors at most: %s", most, text), events: all, o: ten, complete: sources.Yes, wire: 300,
 				script: relaytest.Script{Cap: 50, Closed: refuse(text, func(f nostr.Filter) bool { return len(f.Authors) > most })}})
 		}
 	}
+	add(row{name: "1 author and 3 kinds at most", events: all, o: ten, complete: sources.Yes, wire: 400, requests: 90,
+		script: relaytest.Script{Cap: 50, Closed: refuse("blocked: too many things", func(f nostr.Filter) bool { return len(f.Authors) > 1 || len(f.Kinds) > 3 })}})
+	add(row{name: "1 kind at most", events: slices.Concat(spread(60), manyKinds(busy, 20)), complete: sources.Yes, wire: 400, requests: 90,
+		o:      sources.Options{Filters: []event.Filter{{Authors: []event.PubKey{author(1)}, Kinds: []int{1, 6, 7, 8}}}},
+		script: relaytest.Script{Cap: 50, Closed: refuse("invalid: too many kinds", func(f nostr.Filter) bool { return len(f.Kinds) > 1 })}})
 	add(row{name: "no more than 2 values of a tag", events: tagged(40), complete: sources.Yes, liar: "atoms are by tag",
 		o:      sources.Options{Filters: []event.Filter{{Kinds: []int{1}, Tags: map[string][]string{"t": {"t0", "t1", "t2", "t3"}}}}},
 		script: relaytest.Script{Cap: 50, Closed: refuse("blocked: too many things", func(f nostr.Filter) bool { return len(f.Tags["t"]) > 2 })}})

@@ -31,11 +31,12 @@ type walk struct {
 	until    int64
 	echo     bool // the next page must repeat an event of the page before, dated until
 	last     map[event.ID]struct{}
-	lastSize int // of the page before, if it was cut off should anything new come; 0: none
-	lastMost int // that page asked for
-	fresh    int // events of the last page that the one before did not have
-	repeats  int // how many events the next page is expected to have in common with those before
-	doubted  int // the largest page that the relay called its last and that was not believed
+	lastSize int  // of the page before, if it was cut off should anything new come; 0: none
+	lastMost int  // that page asked for
+	fresh    int  // events of the last page that the one before did not have
+	repeats  int  // how many events the next page is expected to have in common with those before
+	lacking  bool // the page was asked for again, because it lacked some of them
+	doubted  int  // the largest page that the relay called its last and that was not believed
 	paged    bool
 	pages    int       // full ones
 	span     int64     // seconds that the last page reached back
@@ -245,6 +246,8 @@ func (w *walk) verdict() verdict {
 		v.complete, v.reason = Unknown, unsureSecond
 	case w.late:
 		v.complete, v.reason = Unknown, "events come after the relay's EOSE"
+	case w.m.fickle:
+		v.complete, v.reason = Unknown, "the relay does not repeat what it has given"
 	case w.strays:
 		v.complete, v.reason = Unknown, "the relay sends what was not asked for"
 	default:
@@ -256,7 +259,7 @@ func (w *walk) verdict() verdict {
 // prove takes a window as proven, unless nothing that this relay says can be relied on.
 func (w *walk) prove(lo, hi int64) {
 	// A page that may be full of what is newer than asked for does not say that everything was on it.
-	if !w.strays && !w.late && !w.tainted && lo <= hi {
+	if !w.strays && !w.late && !w.tainted && !w.m.fickle && lo <= hi {
 		w.proved = w.proved.add(window{lo, hi})
 	}
 }
@@ -316,6 +319,15 @@ func (w *walk) tookPage(a answer) {
 		if w.m.edge == 1 { // what is left of that second has not been asked for
 			return
 		}
+	}
+	if w.echo {
+		lacks := a.atUntil < w.repeats && (a.n == 0 || a.oldest < w.asked.to)
+		if lacks && !w.lacking && !w.m.fickle { // deleted meanwhile, or this answer comes from another database than the one before
+			w.lacking = true
+			return
+		}
+		w.m.fickle = w.m.fickle || w.lacking && !lacks
+		w.lacking = false
 	}
 	w.fresh = a.freshTo(w.last)
 	if a.n == 0 || a.finish {

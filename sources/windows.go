@@ -57,6 +57,16 @@ func (ws windows) missing(w window) windows {
 	return out
 }
 
+// without is what of ws is not in void.
+func (ws windows) without(void windows) (out windows) {
+	for _, w := range ws {
+		for _, left := range void.missing(w) {
+			out = out.add(left)
+		}
+	}
+	return out
+}
+
 // encode is two 8-byte numbers a window, big-endian.
 func (ws windows) encode() []byte {
 	b := make([]byte, 0, 16*len(ws))
