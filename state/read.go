@@ -30,5 +30,5 @@ func Read(path string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read state %s: %w", path, err)
 	}
-	return &DB{db}, nil
+	return newDB(db), nil
 }

@@ -35,7 +35,12 @@ var (
 )
 
 // DB is the open state file. Its methods may be called from any goroutine.
-type DB struct{ bolt *bbolt.DB }
+type DB struct {
+	bolt    *bbolt.DB
+	commits commits
+}
+
+func newDB(db *bbolt.DB) *DB { return &DB{bolt: db, commits: commits{turn: make(chan struct{}, 1)}} }
 
 // Open opens the state at path, or makes it. A file that is damaged or of another format is moved aside to
 // path.damaged-<unix seconds>, with one line in the log, and a fresh one is made. Any other trouble (no room, no
@@ -54,7 +59,7 @@ func Open(path string, log zerolog.Logger) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state %s: %w", path, err)
 	}
-	return &DB{db}, nil
+	return newDB(db), nil
 }
 
 // damage means that the file's content cannot be trusted.
@@ -206,14 +211,6 @@ type Tx struct{ bolt *bbolt.Tx }
 // View runs fn on an unchanging picture of the state.
 func (db *DB) View(fn func(tx *Tx) error) error {
 	return db.bolt.View(func(tx *bbolt.Tx) error { return fn(&Tx{tx}) })
-}
-
-// Update runs fn and commits what it changed, together with the Updates that other goroutines ask for in the same
-// 10 ms: one commit for all. fn may be run more than once (when another of the same commit fails) and must set what
-// it gives to its caller from the start each time. An error, such as no room on the disk, leaves the state as it was
-// and usable.
-func (db *DB) Update(fn func(tx *Tx) error) error {
-	return db.bolt.Batch(func(tx *bbolt.Tx) error { return fn(&Tx{tx}) })
 }
 
 // Close waits for running transactions and releases the file.

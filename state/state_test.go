@@ -117,6 +117,64 @@ func TestOneFailureDoesNotSpoilTheOthers(t *testing.T) {
 	}
 }
 
+// Updates that come while one is under way share the next commit; a panic among them is its caller's alone.
+func TestUpdatesShareACommit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	db, _ := open(t, path)
+	defer closed(t, db)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	first := make(chan error, 1)
+	var once sync.Once
+	go func() {
+		first <- db.Update(func(*state.Tx) error {
+			once.Do(func() { close(entered); <-leave })
+			return nil
+		})
+	}()
+	<-entered
+	var transactions sync.Map
+	var wg sync.WaitGroup
+	asked := make(chan struct{}, 20)
+	for n := range 20 {
+		wg.Go(func() {
+			defer func() {
+				if p := recover(); (p != nil) != (n == 7) {
+					t.Errorf("update %d: panic %v", n, p)
+				}
+			}()
+			asked <- struct{}{}
+			if err := db.Update(func(tx *state.Tx) error {
+				if n == 7 {
+					panic("unlucky")
+				}
+				b := tx.Bucket("sinks", "wss://a.example")
+				transactions.Store(b.Tx().ID(), true)
+				return b.Put(fmt.Append(nil, n), []byte("x"))
+			}); err != nil {
+				t.Errorf("update %d: %v", n, err)
+			}
+		})
+	}
+	for range 20 {
+		<-asked
+	}
+	close(leave)
+	wg.Wait()
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	commits := 0
+	transactions.Range(func(any, any) bool { commits++; return true })
+	if commits > 10 { // one; more where goroutines were late, and where the panic was taken out
+		t.Errorf("19 updates took %d transactions", commits)
+	}
+	for n := range 20 {
+		if got := get(t, db, fmt.Sprint(n)); (got == "x") != (n != 7) {
+			t.Errorf("key %d = %q", n, got)
+		}
+	}
+}
+
 func TestDamagedIsMovedAside(t *testing.T) {
 	sound := func(t *testing.T) []byte {
 		path := filepath.Join(t.TempDir(), "state.db")
