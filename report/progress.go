@@ -331,7 +331,8 @@ func fit(rows []row, height int, limited bool) (kept []row, rest string) {
 	return rows, fmt.Sprintf("and %d more: %s", len(left), strings.Join(parts, ", "))
 }
 
-// arrange puts rows together, columns below columns: without bars, dates or the ends of URLs where it is too narrow for them.
+// arrange puts rows together, columns below columns: without bars, dates, second figures or the ends of URLs where it is too narrow
+// for them.
 func arrange(rows []row, o Layout) []string {
 	wide := func(of func(row) string) (n int) {
 		for _, r := range rows {
@@ -376,6 +377,9 @@ func arrange(rows []row, o Layout) []string {
 		if url+numbers+back > o.Width {
 			back = 0
 		}
+		if url+numbers > o.Width { // a URL says more than a second figure
+			numbers, second = numbers-columnGap-second-word, 0
+		}
 		if room := o.Width - numbers; url > room {
 			url = max(room, o.Width/3)
 		}
@@ -390,7 +394,12 @@ func arrange(rows []row, o Layout) []string {
 		if bar > 0 {
 			line += "  " + drawn(r.bar)
 		}
-		line += "  " + pad(r.state, state, true) + "  " + pad(r.count[0], first, false) + "   " + pad(r.count[1], second, false)
+		line += "  " + pad(r.state, state, true) + "  " + pad(r.count[0], first, false)
+		if second == 0 {
+			lines = append(lines, strings.TrimRight(line, " "))
+			continue
+		}
+		line += "   " + pad(r.count[1], second, false)
 		rest := r.word
 		if back > 0 && r.back != "" {
 			rest = pad(r.word, word, true) + "   " + r.back

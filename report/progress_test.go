@@ -57,6 +57,11 @@ wss://relay.damus.io      complete  18,204   4,912 new
 wss://nos.lol             66 %      49,200     301 new
 wss://relay.snort.social  waits 12 s: rate-limited: slow do…
 `
+	const narrower = `
+wss://relay.damus.io      complete  18,204
+wss://nos.lol             66 %      49,200
+wss://relay.snort.social  waits 12 s: rate-limi…
+`
 	for _, c := range []struct {
 		name string
 		o    Layout
@@ -66,6 +71,7 @@ wss://relay.snort.social  waits 12 s: rate-limited: slow do…
 		{"as wide as it takes", Layout{Bars: true}, wide},
 		{"a log", Layout{}, strings.NewReplacer("  ━━━━━━━━━━━━━━━━  ", "  ", "  ━━━━━━━━━━╸       ", "  ", "                    NO", "  NO").Replace(wide)},
 		{"narrow", Layout{Width: 60, Bars: true}, narrow},
+		{"narrower", Layout{Width: 48, Bars: true}, narrower},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var p Progress
