@@ -12,7 +12,7 @@ func summaryOf() Status {
 	dense := "more than 500 events in one second"
 	var gaps []Gap
 	for i := range int64(8) {
-		gaps = append(gaps, Gap{Filter: `{"kinds":[1]}`, Asked: "npub1sg6p…, kind 1", From: busy + i, To: busy + i, Reason: dense})
+		gaps = append(gaps, Gap{Filter: `{"kinds":[1]}`, Asked: "npub1sg6p…, kind 1", From: busy + i, To: busy + i, Found: morning.Unix(), Reason: dense})
 	}
 	began := date("2024-01-01").Unix()
 	return Status{

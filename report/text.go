@@ -205,6 +205,7 @@ func (s Source) gapLines(dir string) (lines []string) {
 		return nil
 	}
 	for _, g := range s.Gaps[:min(len(s.Gaps), fewGaps)] {
+		g.Found = 0 // by this command, most of the time
 		lines = append(lines, "gap "+Window{g.From, g.To}.text()+"  "+g.text())
 	}
 	if more := n - len(lines); more > 0 {
