@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -80,6 +81,42 @@ func testNames(t *testing.T) map[string]bool {
 		t.Fatal(err)
 	}
 	return names
+}
+
+// TestReadmeSummary: the example of a summary adds up, as every summary does.
+func TestReadmeSummary(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(readme), "\nasked 3 relays for ")
+	text, _, _ = strings.Cut(text, "```")
+	figures := regexp.MustCompile(`^wss?://\S+ +([\d,]+) +([\d,]+) +([\d,]+) +([\d,]+) +([\d,]+)(?: +([\d,]+)$)?`)
+	sources, sinks := 0, 0
+	for line := range strings.Lines(text) {
+		found := figures.FindStringSubmatch(strings.TrimSpace(line))
+		if found == nil {
+			continue
+		}
+		var n [6]int
+		for i, figure := range found[1:] {
+			if figure != "" {
+				if n[i], err = strconv.Atoi(strings.ReplaceAll(figure, ",", "")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if found[6] != "" { // a sink
+			if sinks++; n[0]+n[1]+n[2]+n[3]+n[4] != n[5] {
+				t.Errorf("this does not add up: %s", line)
+			}
+		} else if sources++; n[1]+n[2]+n[3]+n[4] != n[0] {
+			t.Errorf("this does not add up: %s", line)
+		}
+	}
+	if sources != 3 || sinks != 1 {
+		t.Errorf("README.md has a summary of %d sources and %d sinks, want 3 and 1:\n%s", sources, sinks, text)
+	}
 }
 
 func policyTable() string {

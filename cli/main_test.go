@@ -74,14 +74,14 @@ func TestMain(m *testing.M) {
 }
 
 // mirroring starts a daemon on a new archive, waits for its first status and returns the directory. At the end of the
-// test it is stopped, and its log must say so with a last line that has the words last.
+// test it is stopped, and its log must say so with a last line that has the words last; where it had begun, with a summary.
 func mirroring(t *testing.T, last string, args ...string) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "a")
 	d := exec.Command(os.Args[0], append([]string{"run", "--archive", dir, "--listen", "", "--all", "--source", "ws://127.0.0.1:1"}, args...)...)
 	d.Env = append(os.Environ(), asProgram+"=1")
-	var log bytes.Buffer
-	d.Stderr = &log
+	var log, summary bytes.Buffer
+	d.Stderr, d.Stdout = &log, &summary
 	if err := d.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +94,9 @@ func mirroring(t *testing.T, last string, args ...string) (dir string) {
 		}
 		if lines := strings.Split(strings.TrimSpace(log.String()), "\n"); !strings.Contains(lines[len(lines)-1], last) {
 			t.Errorf("the log does not end with %q:\n%s", last, log.String())
+		}
+		if begun := strings.Contains(last, "stopped"); begun != strings.Contains(summary.String(), "\narchive "+dir+": ") {
+			t.Errorf("it had begun: %v, but its summary is %q", begun, summary.String())
 		}
 	})
 	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {

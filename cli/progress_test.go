@@ -15,8 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"rebroadcastr/config"
 	"rebroadcastr/report"
 )
@@ -214,7 +212,6 @@ func TestBlockAMinute(t *testing.T) {
 		if err := showProgress(ctx, &screen{w: &text}, many{2, time.Now()}); err != nil {
 			t.Error(err)
 		}
-		const note = "a note that is long enough for every terminal"
 		const want = `after 1m00s:
   wss://relay-0.example.com  asking    6,000   0 new   100/s
   wss://relay-1.example.com  asking    6,000   0 new   100/s
@@ -250,8 +247,6 @@ func TestScreen(t *testing.T) {
 	if err := s.show([]string{"x"}); err == nil {
 		t.Error("an error of the terminal is not told")
 	}
-	log := zerolog.New(&screen{w: failing{}})
-	log.Info().Msg("nobody hears it") // and nothing panics
 }
 
 type failing struct{}

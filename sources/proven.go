@@ -19,7 +19,7 @@ type Proof struct {
 	CaughtUp time.Time // start of the last completed catch-up; zero: none
 	Parts    []Part    // what lacks something first, then the largest
 	Gaps     []Gap
-	MoreGaps int // beyond the 100 newest
+	MoreGaps int // beyond the 1,000 newest
 }
 
 // Part is what is asked for in the same stretches, and proven in the same.

@@ -42,7 +42,7 @@ type Gap struct {
 }
 
 // maxGaps that are kept; more are only counted.
-const maxGaps = 100
+const maxGaps = maxKept
 
 // Status of a source.
 type Status struct {
@@ -66,7 +66,7 @@ type Status struct {
 	CaughtUp   time.Time // wall-clock start of the last completed catch-up
 	Audit      Audit     // the last comparison with the archive; its At is zero if there was none
 	Gaps       []Gap     // seconds that are known to hold more first, then what this process could not get
-	MoreGaps   int       // beyond 100 of each
+	MoreGaps   int       // beyond 1,000 of each
 }
 
 // Status tells how the source stands.
