@@ -249,6 +249,16 @@ func (r *Relay) Load(events ...*nostr.Event) error {
 	return nil
 }
 
+// Lose takes events out of the store; nobody is told.
+func (r *Relay) Lose(events ...*nostr.Event) error {
+	for _, e := range events {
+		if err := r.withStore(func() error { return r.db.DeleteEvent(context.Background(), e) }); err != nil {
+			return fmt.Errorf("lose event %s: %w", e.ID, err)
+		}
+	}
+	return nil
+}
+
 // Publish stores an event (an ephemeral one excepted) and hands it to every subscription that it fits.
 func (r *Relay) Publish(e *nostr.Event) error {
 	if !nostr.IsEphemeralKind(e.Kind) {
