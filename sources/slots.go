@@ -6,20 +6,26 @@ import (
 	"rebroadcastr/relay"
 )
 
-// slots is how many pages may be under way at once: what the relay takes, less the live subscriptions.
+// slots is how many pages may be under way at once: what the relay takes, less the live subscriptions, and less one where a second
+// may be reconciled, and its ids asked for, while pages are under way.
 func (v *visit) slots() int {
 	if v.s.o.Limit > 0 || v.s.cuts > 1 || v.s.halved > 0 { // a connection that is cut after so much must carry one page whole
 		return 1
 	}
-	most := v.sess.Settings().Subscriptions
+	settings, info := v.sess.Settings(), v.sess.Info()
+	most := settings.Subscriptions
+	limited := most > 0
 	if most <= 0 {
 		most = maxPages
-		if said := v.sess.Info().Limits.MaxSubscriptions; said > 0 {
-			most = min(most, said)
+		if said := info.Limits.MaxSubscriptions; said > 0 {
+			limited, most = said <= maxPages, min(most, said)
 		}
 	}
 	if learned := int(v.s.fewest.Load()); learned > 0 {
-		most = min(most, learned)
+		limited, most = true, min(most, learned)
+	}
+	if limited && v.s.o.Seen != nil && settings.Negentropy && info.Supports(77) {
+		most--
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
