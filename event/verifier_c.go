@@ -14,12 +14,12 @@ extern int secp256k1_xonly_pubkey_parse(const void *ctx, xonly_pubkey *key, cons
 extern int secp256k1_schnorrsig_verify(const void *ctx, const unsigned char *sig64, const unsigned char *msg, size_t msglen,
 	const xonly_pubkey *key) __attribute__((weak));
 
-// One crossing into C per signature. A missing symbol verifies nothing, so SelfTest fails.
-static int verify_schnorr(const unsigned char *key32, const unsigned char *sig64, const unsigned char *msg32) {
-	xonly_pubkey key;
+// One crossing into C per signature. key is what was made of key32 before, or is made now. A missing symbol verifies nothing, so
+// SelfTest fails.
+static int verify_schnorr(xonly_pubkey *key, int known, const unsigned char *key32, const unsigned char *sig64, const unsigned char *msg32) {
 	if (!&secp256k1_context_static || !secp256k1_xonly_pubkey_parse || !secp256k1_schnorrsig_verify) return 0;
-	return secp256k1_xonly_pubkey_parse(secp256k1_context_static, &key, key32) &&
-		secp256k1_schnorrsig_verify(secp256k1_context_static, sig64, msg32, 32, &key);
+	return (known || secp256k1_xonly_pubkey_parse(secp256k1_context_static, key, key32)) &&
+		secp256k1_schnorrsig_verify(secp256k1_context_static, sig64, msg32, 32, key);
 }
 
 #cgo noescape verify_schnorr
@@ -28,6 +28,8 @@ static int verify_schnorr(const unsigned char *key32, const unsigned char *sig64
 import "C"
 
 import (
+	"encoding/binary"
+	"sync"
 	"unsafe"
 
 	_ "github.com/nbd-wtf/go-nostr" // brings libsecp256k1
@@ -36,6 +38,52 @@ import (
 const verifierName = FastVerifier
 
 func verifySchnorr(key *PubKey, sig *[64]byte, message *[32]byte) bool {
-	return C.verify_schnorr((*C.uchar)(unsafe.Pointer(&key[0])), (*C.uchar)(unsafe.Pointer(&sig[0])),
-		(*C.uchar)(unsafe.Pointer(&message[0]))) == 1
+	var p C.xonly_pubkey
+	known := points.get(key, &p)
+	if C.verify_schnorr(&p, known, (*C.uchar)(unsafe.Pointer(&key[0])), (*C.uchar)(unsafe.Pointer(&sig[0])),
+		(*C.uchar)(unsafe.Pointer(&message[0]))) != 1 {
+		return false
+	}
+	if known == 0 {
+		points.put(key, &p)
+	}
+	return true
+}
+
+// pointCache keeps what libsecp256k1 makes of an author's key: a point of the curve, which takes a square root, a tenth of the whole
+// check. A key has one place. Only a genuine signature puts one in.
+type pointCache struct {
+	locks [64]sync.Mutex
+	slots [4096]struct { // 96 bytes each
+		key   PubKey
+		point C.xonly_pubkey
+		used  bool
+	}
+}
+
+var points pointCache
+
+// place is where key may stand. Its last bytes decide: people choose the first.
+func (c *pointCache) place(key *PubKey) int {
+	return int(binary.LittleEndian.Uint16(key[len(key)-2:])) % len(c.slots)
+}
+
+func (c *pointCache) get(key *PubKey, p *C.xonly_pubkey) (known C.int) {
+	i := c.place(key)
+	lock := &c.locks[i%len(c.locks)]
+	lock.Lock()
+	defer lock.Unlock()
+	if s := &c.slots[i]; s.used && s.key == *key {
+		*p, known = s.point, 1
+	}
+	return known
+}
+
+func (c *pointCache) put(key *PubKey, p *C.xonly_pubkey) {
+	i := c.place(key)
+	lock := &c.locks[i%len(c.locks)]
+	lock.Lock()
+	defer lock.Unlock()
+	s := &c.slots[i]
+	s.key, s.point, s.used = *key, *p, true
 }

@@ -73,3 +73,33 @@ func TestVerifiersAgree(t *testing.T) {
 		}
 	}
 }
+
+// TestVerifierKnowsKeys: what it remembers of a key changes no answer, neither for the same key again nor for one that takes its place.
+func TestVerifierKnowsKeys(t *testing.T) {
+	rows, err := csv.NewReader(strings.NewReader(bip340)).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 3 {
+		for _, row := range rows[1:] {
+			var key, other PubKey
+			var message [32]byte
+			var sig [64]byte
+			decodeHex(key[:], strings.ToLower(row[1]))
+			decodeHex(message[:], strings.ToLower(row[2]))
+			decodeHex(sig[:], strings.ToLower(row[3]))
+			if got, want := verifySchnorr(&key, &sig, &message), row[4] == "TRUE"; got != want {
+				t.Errorf("round %d, vector %s (%s): %t, want %t", round, row[0], row[5], got, want)
+			}
+			other = key
+			other[0] ^= 1 // the same last bytes
+			if verifySchnorr(&other, &sig, &message) {
+				t.Errorf("round %d, vector %s: genuine by another key", round, row[0])
+			}
+			sig[40] ^= 1
+			if verifySchnorr(&key, &sig, &message) {
+				t.Errorf("round %d, vector %s: genuine with a bit turned", round, row[0])
+			}
+		}
+	}
+}
