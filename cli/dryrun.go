@@ -13,7 +13,7 @@ import (
 func (p *program) dryRun(c *cli.Context, cfg *config.Config, o pipeline.Options) error {
 	ctx, _, stop := signals(p.ctx)
 	defer stop()
-	logs := newLogs(p.stderr, isTerminal(p.stderr), cfg.Log)
+	logs := newLogs(&screen{w: p.stderr}, isTerminal(p.stderr), cfg.Log) // several links log at once
 	log := logs.logger()
 	log.Info().Str("version", p.version).Msg("backfill, dry run: " + describe(cfg))
 	o.Config, o.Version, o.Now, o.Log = cfg, p.version, p.now, log
