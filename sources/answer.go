@@ -77,6 +77,14 @@ func (a *answer) add(id event.ID, at, until, recent int64, prev *int64) {
 	}
 }
 
+// only is an event of the page.
+func (a *answer) only() (id event.ID) {
+	for id = range a.ids {
+		break
+	}
+	return id
+}
+
 // freshTo is how many of a's events last does not hold.
 func (a *answer) freshTo(last map[event.ID]struct{}) (n int) {
 	for id := range a.ids {

@@ -41,7 +41,7 @@ func (w *walk) tookBisect(a answer) {
 	case !w.full(&a):
 		w.prove(n.lo, n.hi)
 	case n.lo == n.hi:
-		w.look(&second{at: n.lo, n: size, asked: most, more: a.more, small: w.asked.small, tainted: w.tainted})
+		w.look(&second{at: n.lo, n: size, asked: most, only: a.only(), more: a.more, small: w.asked.small, tainted: w.tainted})
 	case a.n == 0:
 		w.strays = true // full of what nobody asked for
 	default:
@@ -70,11 +70,12 @@ func (w *walk) halve(n node, a answer) {
 		middle := oldest + (newest-oldest)/2
 		part(n.lo, middle)
 		part(middle+1, n.hi)
-	case n.lo < oldest: // all in one second
+	case n.lo < oldest && n.hi > oldest: // all in one second
 		part(oldest, n.hi)
 		part(n.lo, oldest-1)
-	default:
-		part(oldest, oldest)
+	default: // and it is at the window's end: to ask for it alone would bring the same
+		part(n.lo, oldest-1)
 		part(oldest+1, n.hi)
+		w.look(&second{at: oldest, n: a.size(), asked: w.asked.limit, only: a.only(), more: a.more, small: w.asked.small, tainted: w.tainted})
 	}
 }

@@ -25,6 +25,7 @@ type manners struct {
 	lies     bool  // something did
 	always   bool  // it says that there is more where there is nothing
 	fickle   bool  // an event that came did not come again, and then did: several databases behind one address
+	gave     int   // so many came of what was asked for only to see how many do
 	probed   int   // so many events of anybody were asked for, only to see how many come
 }
 
@@ -56,7 +57,7 @@ func (w *walk) heed(a *answer) {
 	}
 	a.more = a.more && !w.m.always
 	if a.finish && (w.m.lies || a.size() > w.m.finished) {
-		a.finish, a.claims = false, !w.m.lies
+		a.finish, a.claims = false, !w.m.lies && a.size() == a.n // what follows a page of other things says nothing of it
 	}
 }
 

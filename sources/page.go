@@ -122,11 +122,14 @@ func (p *page) event(id event.ID, at int64, readable, stranger bool, stalled tim
 }
 
 // counted takes an event of a page whose events are left out.
-func (p *page) counted(stalled time.Duration) {
+func (p *page) counted(id event.ID, stalled time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.heard, p.stalled = time.Now(), stalled
 	p.answer.n++
+	if len(p.answer.ids) < maxRepeated {
+		p.answer.ids[id] = struct{}{}
+	}
 }
 
 func (p *page) end(e pageEnd) {

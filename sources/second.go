@@ -10,12 +10,13 @@ import (
 // second is one that a page may have been cut off in.
 type second struct {
 	at      int64
-	n       int  // events on the page
-	got     int  // the most that came of it, or of a part, at once
-	asked   int  // most that it asked for
-	small   bool // less than is usual
-	mixed   bool // the page held other seconds too: how many are of this one alone has not been asked
-	more    bool // the relay says that there is more
+	n       int      // events on the page
+	got     int      // the most that came of it, or of a part, at once
+	asked   int      // most that it asked for
+	small   bool     // less than is usual
+	mixed   bool     // the page held other seconds too: how many are of this one alone has not been asked
+	more    bool     // the relay says that there is more
+	only    event.ID // if n is 1
 	step    step
 	since   int64  // stepCheck: of events that are known to be older
 	parts   []part // to be asked for, the next one last
@@ -47,17 +48,40 @@ func (w *walk) look(s *second) {
 		w.second, s.step, s.parts = s, stepPart, []part{{filter: w.filter}}
 		return
 	}
-	if w.m.cut == 0 && s.n == 1 && s.asked > 1 && !s.more { // one event alone is not taken for a relay that gives one at a time
-		w.proveSecond(s)
+	if w.m.cut == 0 && s.n == 1 && s.asked > 1 && !s.more {
+		if max(w.m.largest, w.m.gave, w.m.probed) > 1 {
+			w.proveSecond(s)
+			return
+		}
+		w.second, s.step, s.doubt = s, stepProbe, true // does the relay give one event at a time?
 		return
 	}
 	w.second = s
-	if s.doubt = w.m.cut == 0 && !w.m.trusted() && s.n < s.asked; s.doubt && s.n >= w.m.probed {
+	s.doubt = w.m.cut == 0 && !w.m.trusted() && s.n < s.asked
+	switch {
+	case s.doubt && s.n < w.m.gave:
+		w.surely(s)
+		return
+	case s.doubt && s.n >= w.m.probed:
 		// All that ever came was of that second. Does the relay give more at once, of whatever it has?
 		s.step = stepProbe
 		return
 	}
 	w.takeApart(s)
+}
+
+// alone takes a second's one event for all there is.
+func (w *walk) alone() {
+	s := w.second
+	w.second = nil
+	w.proveSecond(s)
+}
+
+// surely asks for one event more than came: the relay gives that many at once. But what it gives may depend on what it is
+// asked for.
+func (w *walk) surely(s *second) {
+	s.step, s.sure = stepPart, s.n+1
+	s.parts = []part{{filter: w.filter}}
 }
 
 func (w *walk) takeApart(s *second) {
@@ -82,9 +106,18 @@ func (w *walk) tookSecond(a answer) {
 		w.look(s)
 	case stepProbe:
 		w.m.probed = s.n + 1
-		if a.n > s.n { // but what a relay gives may depend on what it is asked for
-			s.step, s.sure = stepPart, s.n+1
-			s.parts = []part{{filter: w.filter}}
+		if s.n == 1 {
+			if _, same := a.ids[s.only]; !same && a.n == 1 {
+				w.m.cutAt(1, 2)
+				w.takeApart(s)
+				return
+			}
+			w.m.gave = max(w.m.gave, a.n)
+			w.alone()
+			return
+		}
+		if w.m.gave = max(w.m.gave, a.n); a.n > s.n {
+			w.surely(s)
 			return
 		}
 		w.takeApart(s)
@@ -120,8 +153,11 @@ func (w *walk) failed() verdict {
 	s := w.second
 	switch w.asked.step {
 	case stepProbe:
-		w.m.probed = s.n + 1
-		w.takeApart(s)
+		if w.m.probed = s.n + 1; s.n == 1 {
+			w.alone()
+		} else {
+			w.takeApart(s)
+		}
 	case stepLeaf:
 		w.miss()
 	case stepPart: // it asks for too much

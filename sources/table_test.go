@@ -35,6 +35,8 @@ type row struct {
 	requests int      // at most; 0: 60
 	wire     int      // events at most; 0: 1.6 times what is stored
 	again    int      // requests that may be exactly like an earlier one: it got no answer, or a new session began
+	stop     int      // the process ends after so many events, and the next one goes on; 0: it does not
+	loose    bool     // only what must come out whatever the relay does is looked at
 	liar     string   // why nobody can tell that something is missing: what is proven is not looked at
 }
 
@@ -58,23 +60,27 @@ func TestMisbehaviour(t *testing.T) {
 		{"how a page ends", endRows()}, {"what a request may be", limitRows()}, {"what changes meanwhile", changeRows()},
 	} {
 		t.Run(part.name, func(t *testing.T) {
-			// They wait for disks and for a relay's silence, not for a core: more of them at once than t.Parallel runs.
-			var running sync.WaitGroup
-			next := make(chan row)
-			for range 12 {
-				running.Go(func() {
-					for r := range next {
-						t.Run(r.name, r.test)
-					}
-				})
-			}
-			for _, r := range part.rows {
-				next <- r
-			}
-			close(next)
-			running.Wait()
+			sideBySide(t, part.rows)
 		})
 	}
+}
+
+// sideBySide runs rows. They wait for disks and for a relay's silence, not for a core: more of them at once than t.Parallel runs.
+func sideBySide(t *testing.T, rows []row) {
+	var running sync.WaitGroup
+	next := make(chan row)
+	for range 12 {
+		running.Go(func() {
+			for r := range next {
+				t.Run(r.name, r.test)
+			}
+		})
+	}
+	for _, r := range rows {
+		next <- r
+	}
+	close(next)
+	running.Wait()
 }
 
 func (w row) test(t *testing.T) {
@@ -91,18 +97,29 @@ func (w row) test(t *testing.T) {
 	}
 	w.o.Once = true
 	in, db, o := newIntake(t), openState(t), w.o
+	if w.stop > 0 {
+		g := start(t, r, in, db, o)
+		in.until("some of it", func() bool { return in.count() >= w.stop || g.source.Status().Phase == sources.Done })
+		if err := g.stop(); err != nil {
+			t.Errorf("the first process ended: %v", err)
+		}
+		w.proven(t, db, r.URL, in)
+	}
 	g := start(t, r, in, db, o)
 	st := g.finished()
 	wire, pages := int(g.door.Tally.Received.Load()), requests(t, r, "page-")
 	t.Logf("%d requests, %d events on the wire for %d, %d connections, complete %v %q, gaps %v", len(pages), wire, len(w.events), r.Accepted(), st.Complete, st.Text, st.Gaps)
 
-	wantComplete(t, st, w.complete, w.text)
 	missing := 0
 	for _, ev := range w.events {
 		if !in.has(ev) && w.asked(ev) {
 			missing++
 		}
 	}
+	if w.loose {
+		w.complete, w.missing, w.gaps = st.Complete, -1, nil
+	}
+	wantComplete(t, st, w.complete, w.text)
 	if w.missing >= 0 && missing != w.missing {
 		t.Errorf("%d events did not come, want %d", missing, w.missing)
 	}
@@ -112,7 +129,7 @@ func (w row) test(t *testing.T) {
 			gaps = append(gaps, fmt.Sprint(gap.From, " ", gap.Filter))
 		}
 	}
-	if len(gaps) != len(w.gaps) || !slices.EqualFunc(gaps, w.gaps, has) {
+	if !w.loose && len(gaps) != len(w.gaps) || !w.loose && !slices.EqualFunc(gaps, w.gaps, has) {
 		t.Errorf("gaps %q, want %q", gaps, w.gaps)
 	}
 	if w.requests == 0 {
@@ -136,7 +153,9 @@ func (w row) test(t *testing.T) {
 	// Nothing is lost for good: once the relay is well, what did not come does.
 	r.Update(func(s *relaytest.Script) { *s = relaytest.Script{Cap: 500} })
 	o.Door, o.Idle = nil, 0
-	wantComplete(t, start(t, r, in, db, o).finished(), sources.Yes, "")
+	if st := start(t, r, in, db, o).finished(); !w.loose || st.Complete == sources.No { // where there is one second only, nobody can tell
+		wantComplete(t, st, sources.Yes, "")
+	}
 	for _, ev := range w.events {
 		if !in.has(ev) && w.asked(ev) {
 			t.Fatalf("%s did not come from the relay when it was well again", ev)
@@ -173,7 +192,7 @@ func (w row) wellAsked(t *testing.T, r *relaytest.Relay) {
 		}
 		if before := seen[string(parts[2])]; before != "" {
 			if again++; again > w.again {
-				t.Errorf("%s asks for what %s did, and this is repetition %d of %d", parts[1], before, again, w.again)
+				t.Errorf("%s asks for what %s did, and so did %d before", parts[1], before, w.again)
 			}
 		}
 		seen[string(parts[2])] = string(parts[1])

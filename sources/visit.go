@@ -109,7 +109,7 @@ func (v *visit) event(frame []byte) {
 		f.How = p.how
 	}
 	if p != nil && p.aside {
-		p.counted(v.sess.Stalled())
+		p.counted(f.Scan.ID, v.sess.Stalled()) // zero where the frame is written in an unusual way
 		return
 	}
 

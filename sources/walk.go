@@ -58,7 +58,7 @@ type walk struct {
 	gaps    []hole
 }
 
-// maxAstray pages that were mostly dated after their window are enough of a walk that proves nothing any more.
+// maxAstray pages that were mostly dated outside of their window are enough of a walk that proves nothing any more.
 const maxAstray = 50
 
 // hole is a second of which not everything can be got.
@@ -178,9 +178,10 @@ func (w *walk) took(a answer) verdict {
 	if w.asked.step != stepProbe {
 		w.strays = w.strays || a.stray || a.above > 0
 	}
-	if w.strays && a.above > a.n {
+	if w.strays && a.above > a.n || a.below > max(a.n, minPassed) && a.disordered {
 		w.astray++
 	}
+	w.strays = w.strays || w.astray >= maxAstray
 	if w.asked.step != stepLeaf {
 		w.m.saw(&a, w.asked.limit)
 	}
@@ -374,7 +375,7 @@ func (w *walk) tookPage(a answer) {
 	w.top = min(w.top, oldest) // proven down to oldest, which the next page's window begins with
 	if w.m.known && (a.oldest == a.newest || a.oldest >= w.until || !w.full(&a)) {
 		// Either everything was on that page, or it was cut off in its oldest second: what lies before that tells.
-		w.aside = &second{at: oldest, n: size, asked: most, more: a.more, small: w.asked.small, mixed: a.newest > a.oldest, tainted: w.tainted}
+		w.aside = &second{at: oldest, n: size, asked: most, only: a.only(), more: a.more, small: w.asked.small, mixed: a.newest > a.oldest, tainted: w.tainted}
 		w.top, w.until, w.echo = oldest-1, oldest-1, false
 		if w.until < max(w.lo, 1-w.edge()) {
 			w.end()

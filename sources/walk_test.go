@@ -109,6 +109,9 @@ func run(t interface{ Fatalf(string, ...any) }, m model, w *walk) walked {
 		r := w.next(500)
 		if r.step == stepLeaf || r.step == stepProbe && m.members {
 			out.verdict = w.failed()
+			for _, p := range out.verdict.proven {
+				out.proven = out.proven.add(p)
+			}
 			continue
 		}
 		key := fmt.Sprint(r.filter, r.since, r.until, r.limit)
