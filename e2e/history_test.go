@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,14 @@ func TestFiguresHistory(t *testing.T) {
 			float64(n)/got.lasted.Seconds(), float64(got.relay.Events)/float64(n), got.relay.Pages, perEvent(got.cpu), perEvent(verify), perEvent(got.relay.CPU), best)
 	}
 	t.Logf("backfill is %.2f times as fast as the paging client", mean(ours)/mean(theirs))
+
+	// A stranger 50 ms away: the pace bounds it, not the way.
+	p := proxied(t, strings.TrimPrefix(r.url, "ws://"))
+	p.add(up("latency", "latency", 25), down("latency", "latency", 25))
+	cfg := configFile(t, "relay_settings: {default: {pace: 10/s}}\n")
+	got := backfillHoard(t, bin, &hoardRelay{process: r.process, url: p.url()}, "-c", cfg, "--all")
+	got.check(t, h)
+	t.Logf("50 ms away, at 10 requests a second: %.0f/s", float64(n)/got.lasted.Seconds())
 }
 
 func mean(list []float64) (sum float64) {
