@@ -73,10 +73,10 @@ func TestFiguresHistory(t *testing.T) {
 	// A stranger 50 ms away: the pace bounds it, not the way.
 	p := proxied(t, strings.TrimPrefix(r.url, "ws://"))
 	p.add(up("latency", "latency", 25), down("latency", "latency", 25))
-	cfg := configFile(t, "relay_settings: {default: {pace: 10/s}}\n")
+	cfg := configFile(t, "relay_settings: {default: {pace: 12/s}}\n")
 	got := backfillHoard(t, bin, &hoardRelay{process: r.process, url: p.url()}, "-c", cfg, "--all")
 	got.check(t, h)
-	t.Logf("50 ms away, at 10 requests a second: %.0f/s", float64(n)/got.lasted.Seconds())
+	t.Logf("50 ms away, at the 12 requests a second that strangers are asked: %.0f/s, %d pages", float64(n)/got.lasted.Seconds(), got.relay.Pages)
 }
 
 func mean(list []float64) (sum float64) {

@@ -304,7 +304,7 @@ func TestPaceFollowsTheConnection(t *testing.T) {
 		want float64
 	}{
 		"a relay on this machine": {0, "", 1000},
-		"behind a proxy":          {0, "socks5h://" + proxy, 10},
+		"behind a proxy":          {0, "socks5h://" + proxy, 12},
 		"a number":                {3, "", 3},
 	} {
 		s := relay.DefaultSettings()

@@ -14,7 +14,7 @@ type Settings struct {
 	TLS        TLS
 	Proxy      string  // socks5h://host:port, or empty
 	OnionProxy string  // used for .onion hosts
-	Pace       float64 // requests (REQ, NEG-OPEN) a second; 0: 10, and 1,000 at a relay on this machine or a private network
+	Pace       float64 // requests (REQ, NEG-OPEN) a second; 0: 12, and 1,000 at a relay on this machine or a private network
 	Negentropy bool
 	// Subscriptions open at once; 0: what the relay says, at most 10.
 	Subscriptions int
