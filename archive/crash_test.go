@@ -33,7 +33,8 @@ type moment struct {
 	ids   map[uint64]event.ID
 }
 
-// crashAt takes the moment of the nth operation of the disk from now on.
+// crashAt takes the moment of the nth operation of the disk from now on. The disk stands still meanwhile: what an fsync that ends
+// a little later makes durable is not of that moment. leave is called with the disk's lock held.
 func (r *rig) crashAt(d *disk, st *state.DB, n int, leave func(*disk) *disk) *atomic.Pointer[moment] {
 	var m atomic.Pointer[moment]
 	var count atomic.Int64
@@ -41,9 +42,7 @@ func (r *rig) crashAt(d *disk, st *state.DB, n int, leave func(*disk) *disk) *at
 		if op == "read" || op == "open" || count.Add(1) != int64(n) {
 			return nil
 		}
-		d.mu.Unlock() // leave takes it
 		m.Store(r.now(leave(d), st))
-		d.mu.Lock()
 		return nil
 	})
 	return &m
@@ -147,9 +146,9 @@ func TestAnyCrashPoint(t *testing.T) {
 			seed := rapid.Uint64().Draw(rt, "what is left")
 			m := r.crashAt(d, st, rapid.IntRange(1, 60).Draw(rt, "crash at"), func(d *disk) *disk {
 				if power {
-					return d.cut(newRand(seed))
+					return d.cutLocked(newRand(seed))
 				}
-				return d.killed()
+				return d.killedLocked()
 			})
 			var fault *failing
 			if rapid.IntRange(0, 2).Draw(rt, "faulty") == 0 {

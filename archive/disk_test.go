@@ -50,6 +50,10 @@ const page = 4096
 func (d *disk) cut(r *rand.Rand) *disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.cutLocked(r)
+}
+
+func (d *disk) cutLocked(r *rand.Rand) *disk {
 	left := newDisk()
 	left.free, left.total = d.free, d.total
 	after := map[*inode]*inode{}
@@ -108,6 +112,10 @@ func (n *inode) leave(r *rand.Rand) []byte {
 func (d *disk) killed() *disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.killedLocked()
+}
+
+func (d *disk) killedLocked() *disk {
 	left := newDisk()
 	left.free, left.total = d.free, d.total
 	for name, n := range d.names {
