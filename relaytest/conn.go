@@ -161,6 +161,8 @@ func (c *Conn) run() {
 			c.mu.Lock()
 			delete(c.subs, text(parts[1]))
 			c.mu.Unlock()
+		case s.Count && m.Label == "COUNT" && len(parts) >= 3:
+			c.count(s, parts)
 		case s.Negentropy && isNeg(m.Label):
 			c.negentropy(m)
 		default:
@@ -236,6 +238,8 @@ func (c *Conn) req(s Script, parts []json.RawMessage) {
 		refusal = "auth-required: we serve members only"
 	case s.RefuseLimit0 != "" && filters[0].LimitZero:
 		refusal = s.RefuseLimit0
+	case s.Paging.locked(filters[0]):
+		refusal = loginFirst
 	case s.Closed != nil:
 		refusal = s.Closed(sub, filters)
 	}

@@ -1,6 +1,8 @@
 package relaytest
 
 import (
+	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -23,6 +25,7 @@ type Paging struct {
 	UntilExclusive              bool
 	Hits                        func(q Query, hits []nostr.Event) []nostr.Event // what is stored, as far as this answer knows; a copy
 	Order                       func(q Query, page []nostr.Event)               // of the page, in place
+	Withheld                    []int                                           // kinds that are taken out of a page after it was chosen, as strfry does with 4 and 1059 for those who have not logged in
 	Hint                        func(q Query, more bool) string                 // raw third element of EOSE
 }
 
@@ -100,9 +103,43 @@ func (r *Relay) page(s Script, q Query) (page []string, more bool) {
 		p.Order(q, hits)
 	}
 	for i := range hits {
-		page = append(page, raw[hits[i].ID])
+		if !p.withheld(hits[i].Kind) {
+			page = append(page, raw[hits[i].ID])
+		}
 	}
 	return page, more
+}
+
+// loginFirst is how strfry says it.
+const loginFirst = "ERROR: auth-required: requested filter requires authentication"
+
+func (p Paging) withheld(kind int) bool { return slices.Contains(p.Withheld, kind) }
+
+// locked says that a filter asks for nothing but what is withheld.
+func (p Paging) locked(f nostr.Filter) bool {
+	return len(f.Kinds) > 0 && !slices.ContainsFunc(f.Kinds, func(kind int) bool { return !p.withheld(kind) })
+}
+
+// count answers a COUNT (NIP-45): all that the filter takes, what is withheld included.
+func (c *Conn) count(s Script, parts []json.RawMessage) {
+	var f nostr.Filter
+	if err := json.Unmarshal(parts[2], &f); err != nil {
+		c.Send(`["CLOSED",` + quote(text(parts[1])) + `,` + quote("invalid: "+err.Error()) + `]`)
+		return
+	}
+	if slices.ContainsFunc(f.Kinds, s.Paging.withheld) {
+		c.Send(`["CLOSED",` + quote(text(parts[1])) + `,` + quote(loginFirst) + `]`)
+		return
+	}
+	n := 0
+	c.relay.mu.Lock()
+	for _, e := range c.relay.stored {
+		if f.Matches(&e.event) {
+			n++
+		}
+	}
+	c.relay.mu.Unlock()
+	c.Send(fmt.Sprintf(`["COUNT",%s,{"count":%d}]`, quote(text(parts[1])), n))
 }
 
 // Cut is what Script.Answer puts where the connection ends. What was sent before arrives.

@@ -37,6 +37,7 @@ type Script struct {
 	Paging       Paging                                          // which of the stored events an answer has
 	Answer       func(q Query, frames []string) []string         // what is sent instead of these frames: the events, EOSE. Cut ends the connection
 
+	Count      bool // answer COUNT (NIP-45), counting what Paging.Withheld keeps back too
 	Negentropy bool // reconcile (NIP-77)
 
 	// How it answers an EVENT.
