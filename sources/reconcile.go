@@ -39,6 +39,9 @@ const (
 	// maxBarren requests for ids in a row that bring nothing, then the rest of a window's are left for the next time: a relay may list
 	// ids that nobody ever made.
 	maxBarren = 10
+	// requestsFor a number of ids are so many times those for pages of as many events: while fewer are needed than for the pages, all ids
+	// are asked for.
+	requestsFor = 5
 	// worthReconciling is the shortest window that history reconciles: to list what is archived may take reading all of it.
 	worthReconciling = 7 * 24 * time.Hour
 )
@@ -223,19 +226,25 @@ func (v *visit) reconcilePart(f event.Filter, part window, ids IDs, force bool, 
 	}
 	need, have := len(d.need), d.have
 	both = d.ours + need
-	if !force && need > mostlyMissing && need > both/2 {
+	lack, waiting, err := v.s.fetchable(d.need)
+	if err != nil {
+		return both, end, err
+	}
+	if !force && len(lack) > mostlyMissing && len(lack) > both/2 {
 		return both, negEnd{paged, "most of it is missing"}, nil
 	}
 	out.have += have
 	out.need += need
-	missed, err := v.fetch(d.need, out)
+	missed, unasked, err := v.fetch(lack, both, out)
 	if err != nil {
 		return both, end, err
 	}
-	if missed > 0 {
-		out.missed += missed
-		return both, negEnd{unfetched, fmt.Sprintf("%d events that the relay lists and does not give", missed)}, nil
+	out.missed += missed + waiting
+	if unasked > 0 {
+		return both, negEnd{unfetched, fmt.Sprintf("%d of the events that the relay lists and does not give were not asked for", unasked)}, nil
 	}
+	// A relay that was asked for an event by its id and said that it was done gives it in no page either. strfry lists what it shows
+	// after a login only.
 	return both, end, prove(part)
 }
 
@@ -275,24 +284,20 @@ func (v *visit) compare(f event.Filter, part window, ids IDs) (d difference, end
 	return d, end, err
 }
 
-// fetch gets events by their ids, and remembers which of them cannot be had.
-func (v *visit) fetch(need []event.ID, out *reconciled) (missed int, err error) {
-	ids, waiting, err := v.s.fetchable(need)
-	if err != nil {
-		return 0, err
-	}
-	missed = waiting
+// fetch gets events by their ids, and remembers which of them cannot be had: missed. Of these the relay gave no answer about
+// unasked. both is how many ids there are on either side.
+func (v *visit) fetch(ids []event.ID, both int, out *reconciled) (missed, unasked int, err error) {
 	var came, not []event.ID
 	for barren := 0; len(ids) > 0; {
-		if barren == maxBarren {
-			missed += len(ids)
+		if barren >= maxBarren && requestsFor*len(ids) > both {
+			unasked += len(ids)
 			break
 		}
 		most := v.mostIDs()
 		chunk := ids[:min(most, len(ids))]
-		lacks, again, err := v.fetchSome(chunk)
+		lacks, again, done, err := v.fetchSome(chunk)
 		if err != nil {
-			return missed, err
+			return missed, unasked, err
 		}
 		if again {
 			continue
@@ -310,30 +315,34 @@ func (v *visit) fetch(need []event.ID, out *reconciled) (missed int, err error) 
 		if len(lacks) < len(chunk) { // a relay may give fewer at once, without a word
 			ids, barren = append(lacks, ids...), 0
 		} else {
-			not, barren = append(not, lacks...), barren+1
+			if barren++; done {
+				not = append(not, lacks...)
+			} else {
+				unasked += len(lacks)
+			}
 		}
 	}
-	missed += len(not)
+	missed = len(not) + unasked
 	out.came += len(came)
 	if len(came) > 0 { // what the door refuses is not to be fetched each time
 		answer, err := v.s.o.Intake.Barrier(v.ctx)
 		if err != nil {
-			return missed, fmt.Errorf("put a barrier: %w", err)
+			return missed, unasked, fmt.Errorf("put a barrier: %w", err)
 		}
 		select {
 		case err := <-answer:
 			if err != nil {
-				return missed, fmt.Errorf("wait for the archive: %w", err)
+				return missed, unasked, fmt.Errorf("wait for the archive: %w", err)
 			}
 		case <-v.ctx.Done():
-			return missed, context.Cause(v.ctx)
+			return missed, unasked, context.Cause(v.ctx)
 		}
 	}
 	var got, refused []event.ID
 	for _, id := range came {
 		known, err := v.s.o.Seen.Known(id)
 		if err != nil {
-			return missed, err
+			return missed, unasked, err
 		}
 		if known {
 			got = append(got, id)
@@ -342,9 +351,9 @@ func (v *visit) fetch(need []event.ID, out *reconciled) (missed int, err error) 
 		}
 	}
 	if v.s.joined.Load() != &v.plan.joined { // the door may have refused them for another wish than the one they were asked for
-		return missed, errReplanned
+		return missed, unasked, errReplanned
 	}
-	return missed, v.s.noteUnfetchable(not, refused, got)
+	return missed, unasked, v.s.noteUnfetchable(not, refused, got)
 }
 
 // mostIDs of one request.
@@ -357,7 +366,8 @@ func (v *visit) mostIDs() int {
 }
 
 // fetchSome asks for ids in one request until they came, or the relay says that it is done. again: with what mostIDs says now.
-func (v *visit) fetchSome(chunk []event.ID) (missing []event.ID, again bool, err error) {
+// done: it does.
+func (v *visit) fetchSome(chunk []event.ID) (missing []event.ID, again, done bool, err error) {
 	for tries := 0; ; tries++ {
 		x := v.exchange(chunk)
 		err := v.askIDs(x, chunk)
@@ -366,24 +376,24 @@ func (v *visit) fetchSome(chunk []event.ID) (missing []event.ID, again bool, err
 			w, err = v.hearIDs(x)
 		}
 		if err := errors.Join(err, v.hangUp(x)); err != nil {
-			return nil, false, err
+			return nil, false, false, err
 		}
 		missing = x.missing()
 		if w.kind == saidAll || w.kind == saidEOSE || len(missing) == 0 {
 			v.sess.Progress()
 			v.sess.Answered()
-			return missing, false, nil
+			return missing, false, true, nil
 		}
 		var wanted time.Duration
 		if w.kind == saidClosed {
 			j := relay.ClassifyClosed(w.text)
 			switch {
 			case j.Verdict == relay.Paused:
-				return nil, false, &relay.Pause{For: probe, Reason: w.text}
+				return nil, false, false, &relay.Pause{For: probe, Reason: w.text}
 			case j.Verdict == relay.Narrow && v.s.narrower(len(chunk)):
-				return nil, true, nil
+				return nil, true, false, nil
 			case j.Verdict == relay.Narrow:
-				return missing, false, nil
+				return missing, false, false, nil
 			case j.Cause == relay.CauseTooManyREQ:
 				v.s.fewer()
 			case j.Verdict == relay.Slower:
@@ -392,11 +402,11 @@ func (v *visit) fetchSome(chunk []event.ID) (missing []event.ID, again bool, err
 			wanted = j.Wait
 		}
 		if tries+1 >= negTries {
-			return missing, false, nil
+			return missing, false, false, nil
 		}
 		v.s.note(w.text)
 		if err := sleep(v.ctx, v.s.wait(tries, wanted)); err != nil {
-			return nil, false, err
+			return nil, false, false, err
 		}
 	}
 }
