@@ -23,6 +23,8 @@ type answer struct {
 	steps          int   // from one event to an older one
 	finish, more   bool  // NIP-67: what the relay says of what it has besides
 	claims         bool  // it says finish, and that is still to be seen
+	counted        bool  // the relay was asked how much there is in the window
+	total          int   // what it said
 }
 
 // size is all that the relay may have counted.

@@ -28,10 +28,15 @@ func (w *walk) tookBisect(a answer) {
 		}
 	}
 	w.fresh = a.freshTo(n.ids)
+	if a.n > 0 {
+		w.barren = 0
+	}
 	if n.ids != nil && w.fresh > 0 {
 		w.m.cutAt(n.size, n.most)
 	}
 	switch {
+	case size == 0 && a.total > 0 && w.full(&a):
+		w.part(n.window, &a)
 	case a.finish || size == 0:
 		w.prove(n.lo, n.hi)
 	case a.n == 0 && a.above > 0:
@@ -41,7 +46,7 @@ func (w *walk) tookBisect(a answer) {
 	case !w.full(&a):
 		w.prove(n.lo, n.hi)
 	case n.lo == n.hi:
-		w.look(&second{at: n.lo, n: size, asked: most, only: a.only(), more: a.more, small: w.asked.small, tainted: w.tainted})
+		w.look(&second{at: n.lo, n: max(size, a.total), asked: most, only: a.only(), more: a.more, small: w.asked.small, tainted: w.tainted})
 	case a.n == 0:
 		w.strays = true // full of what nobody asked for
 	default:

@@ -176,6 +176,7 @@ func (c *crew) share() *task {
 
 func (c *crew) begin(t *task) {
 	f := t.group.filter
+	f.Kinds = c.v.s.shown(f.Kinds)
 	w := newWalk(f, t.window, c.v.manners())
 	w.whole = len(f.IDs) > 0
 	if len(f.Authors) > 0 {
@@ -185,6 +186,7 @@ func (c *crew) begin(t *task) {
 		}
 		w.apart = len(f.Authors) > 1 && eventstore(c.v.sess.Info())
 	}
+	w.today = c.v.s.o.Now().Add(c.v.s.o.Overlap).Unix()
 	t.walk, t.late = w, c.v.late.Load()
 }
 
@@ -264,6 +266,12 @@ func (c *crew) land(l landing) error {
 			if v.whole++; v.whole%growAfter == 0 && v.s.halved > 0 {
 				v.s.halved--
 			}
+		}
+		if again, err := c.count(t, &a); err != nil {
+			return err
+		} else if again {
+			c.waiting = append([]*task{t}, c.waiting...)
+			return nil
 		}
 		end = w.took(a)
 	}

@@ -84,6 +84,7 @@ func (v *visit) manners() *manners {
 	}
 	if m := v.s.manners; m == nil || m.first != size || limit > 0 != m.said {
 		v.s.manners = newManners(size, limit > 0)
+		v.s.manners.counts = v.sess.Info().Supports(45)
 		if m != nil {
 			v.s.manners.edge, v.s.manners.known, v.s.manners.steps = m.edge, m.known, m.steps
 		}

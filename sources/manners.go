@@ -26,6 +26,10 @@ type manners struct {
 	always   bool  // it says that there is more where there is nothing
 	fickle   bool  // an event that came did not come again, and then did: several databases behind one address
 	gave     int   // so many came of what was asked for only to see how many do
+	counts   bool  // it answers COUNT, as far as we know
+	drops    int   // connections in a row that ended while it was to answer one
+	heeds    bool  // and looks at since and until then
+	thin     bool  // it takes events out of its pages: it has more in a window than came, and gave all that it gives
 	probed   int   // so many events of anybody were asked for, only to see how many come
 }
 
@@ -66,7 +70,7 @@ func (m *manners) ordered() bool { return m.steps >= orderedAfter }
 
 // cutAt notes that something was missing from a page of n.
 func (m *manners) cutAt(n, asked int) {
-	if n >= asked {
+	if n >= asked || m.thin {
 		return
 	}
 	m.sure = false
@@ -96,6 +100,8 @@ func (m *manners) full(n, asked int) bool {
 	switch {
 	case n >= asked || asked > m.page: // before more was known
 		return true
+	case m.thin: // no page need ever have been that long
+		return n >= m.page
 	case m.trusted():
 		return n >= m.page
 	case m.steady():

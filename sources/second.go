@@ -11,6 +11,8 @@ import (
 type second struct {
 	at      int64
 	n       int      // events on the page
+	given   int      // of them in its window
+	newest  int64    // of those
 	got     int      // the most that came of it, or of a part, at once
 	asked   int      // most that it asked for
 	small   bool     // less than is usual
@@ -129,7 +131,7 @@ func (w *walk) tookSecond(a answer) {
 		}
 		enough := a.size() < s.sure && !a.more
 		s.sure = 0
-		if enough || a.size() == 0 || a.finish || !w.full(&a) {
+		if enough && a.total <= a.n || a.size()+a.total == 0 || a.finish && a.total <= a.n || !w.full(&a) {
 			s.parts = s.parts[:len(s.parts)-1]
 			w.nextPart()
 			return

@@ -86,6 +86,8 @@ type Source struct {
 	// Serve only, from here on.
 	limit     int                 // what is left of Options.Limit
 	manners   *manners            // of the relay
+	counts    int                 // so far; as pages
+	secret    map[int]bool        // kinds that the relay was asked about: it shows them after a login only
 	pages     int                 // so far; a number is used once, for an answer to an earlier visit may still be on its way on this socket
 	mine      map[atomKey]windows // proven by this process, up to oldClip
 	oldClip   int64

@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	livePrefix = "live-"
-	pagePrefix = "page-"
+	livePrefix  = "live-"
+	pagePrefix  = "page-"
+	countPrefix = "count-"
 )
 
 // leaveTime is the most that the CLOSE messages may take.
@@ -34,6 +35,7 @@ type session interface {
 	Progress()
 	Slower(wait time.Duration)
 	Answered()
+	Count(ctx context.Context, sub string, f event.Filter, patience time.Duration) (relay.Count, error)
 	Reconcile(ctx context.Context, f event.Filter, items []reconcile.Item, have func(event.ID), idle time.Duration) (*reconcile.Session, relay.NegEnd, error)
 	Stalled() time.Duration
 	Info() relay.Info

@@ -43,6 +43,11 @@ type walk struct {
 	top      int64     // (until, top] has been asked
 	aside    *second   // just above until, and to be decided on by what the next page brings
 	second   *second   // looked at now
+	stretch  window    // above until, and nothing of it came
+	above    int       // events that the relay has in it and below; 0: there is no stretch
+	today    int64     // hardly any events are dated later; 0: not known
+	passed   int       // stretches in a row of which nothing came
+	barren   int       // pages since an event came, of windows that the relay has more of than it gives at once
 	stack    []node    // windows to halve, the next one last
 	waiting  []*second // looked at in the end, when more is known of the relay
 
@@ -54,6 +59,7 @@ type walk struct {
 	astray  int     // pages that were mostly that
 	ignores bool    // pages of nothing but such events came
 	unread  bool    // pages of nothing but unreadable events came
+	secret  bool    // there may be more behind what the relay does not show
 	split   bool    // to be asked for author by author
 	gaps    []hole
 }
@@ -215,7 +221,7 @@ func (w *walk) full(a *answer) bool {
 	case a.passed() && w.m.ordered():
 		return false
 	}
-	return w.m.full(a.size(), w.asked.limit)
+	return w.m.full(max(a.size(), a.total), w.asked.limit)
 }
 
 func (w *walk) verdict() verdict {
@@ -245,6 +251,8 @@ func (w *walk) verdict() verdict {
 		v.complete, v.reason = No, "an event above max_frame was left out"
 	case len(w.gaps) > 0:
 		v.complete, v.reason = Unknown, unsureSecond
+	case w.secret:
+		v.complete, v.reason = Unknown, "the relay has more than it shows"
 	case w.late:
 		v.complete, v.reason = Unknown, "events come after the relay's EOSE"
 	case w.m.fickle:
@@ -331,10 +339,19 @@ func (w *walk) tookPage(a answer) {
 		w.lacking = false
 	}
 	w.fresh = a.freshTo(w.last)
+	if a.n == 0 && a.total > 0 && w.full(&a) {
+		w.pass(a.total)
+		return
+	}
+	if a.n == 0 && a.counted {
+		w.passedOver(a.total)
+	}
+	w.passedOver(-1)
 	if a.n == 0 || a.finish {
 		w.end()
 		return
 	}
+	w.passed, w.barren = 0, 0
 	size, most := a.size(), w.asked.limit
 	if w.apart {
 		if w.split = w.full(&a); w.split {
@@ -373,9 +390,9 @@ func (w *walk) tookPage(a answer) {
 	oldest := min(a.oldest, w.until) // the edge's second is not below until
 	w.prove(oldest+1, w.top)
 	w.top = min(w.top, oldest) // proven down to oldest, which the next page's window begins with
-	if w.m.known && (a.oldest == a.newest || a.oldest >= w.until || !w.full(&a)) {
+	if w.m.known && (a.oldest == a.newest || a.oldest >= w.until || !w.m.thin && !w.full(&a)) {
 		// Either everything was on that page, or it was cut off in its oldest second: what lies before that tells.
-		w.aside = &second{at: oldest, n: size, asked: most, only: a.only(), more: a.more, small: w.asked.small, mixed: a.newest > a.oldest, tainted: w.tainted}
+		w.aside = &second{at: oldest, n: size, given: a.n, newest: a.newest, asked: most, only: a.only(), more: a.more, small: w.asked.small, mixed: a.newest > a.oldest, tainted: w.tainted}
 		w.top, w.until, w.echo = oldest-1, oldest-1, false
 		if w.until < max(w.lo, 1-w.edge()) {
 			w.end()

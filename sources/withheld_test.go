@@ -1,0 +1,121 @@
+package sources_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"rebroadcastr/event"
+	"rebroadcastr/relaytest"
+	"rebroadcastr/sources"
+)
+
+// wraps are n gift wraps for somebody, one a second, the newest dated at.
+func wraps(n int, at int64) (out []string) {
+	for i := range n {
+		out = append(out, relaytest.Sign(relaytest.Key(1), 1059, at-int64(i), [][]string{{"p", relaytest.Pub(relaytest.Key(2))}}, fmt.Sprint("wrap ", i)))
+	}
+	return out
+}
+
+// run1 are n notes, one a second, the newest dated at.
+func run1(n int, at int64) (out []string) {
+	for i := range n {
+		out = append(out, note(1, i, at-int64(i)))
+	}
+	return out
+}
+
+// strfry fills a page of 500 and then takes out of it what is shown after a login only: pages are short, or empty, although
+// there is more behind them. What is shown must come all the same, or the source must not count as complete.
+func TestWithheld(t *testing.T) {
+	strfry := `{"supported_nips":[1,45,77],"limitation":{"max_limit":50}}`
+	old := int64(now - 86400*30)
+	mixed := func(n int) (all []string) { // every third is withheld
+		for i, ev := range run1(n, old) {
+			if i%3 == 2 {
+				ev = wraps(1, old-int64(i))[0]
+			}
+			all = append(all, ev)
+		}
+		return all
+	}
+	join := func(lists ...[]string) (all []string) {
+		for _, list := range lists {
+			all = append(all, list...)
+		}
+		return all
+	}
+	second := func(n int, kind int) (all []string) {
+		for i := range n {
+			all = append(all, relaytest.Sign(relaytest.Key(1), kind, old-5000, nil, fmt.Sprint(kind, " in that second ", i)))
+		}
+		return all
+	}
+	for _, test := range []struct {
+		name     string
+		events   []string
+		kinds    []int
+		script   relaytest.Script
+		complete sources.Completeness
+		text     string
+		missing  int // notes that did not come
+		requests int // at most, of pages
+		counts   int
+	}{
+		{"nothing is", run1(120, old), nil, relaytest.Script{}, sources.Yes, "", 0, 6, 2},
+		{"every third", mixed(300), nil, relaytest.Script{}, sources.Yes, "", 0, 35, 30},
+		{"all", wraps(30, old), nil, relaytest.Script{}, sources.Yes, "", 0, 1, 2},
+		{"more than a page in a row", join(run1(70, old), wraps(160, old-1000), run1(70, old-9000)), nil, relaytest.Script{}, sources.Yes, "", 0, 50, 50},
+		{"more than a page, and nothing before it", join(run1(70, old), wraps(160, old-1000)), nil, relaytest.Script{}, sources.Yes, "", 0, 60, 60},
+		{"more than a page, the newest", join(wraps(160, old), run1(70, old-90000)), nil, relaytest.Script{}, sources.Yes, "", 0, 60, 60},
+		{"on a page with the oldest", join(run1(45, old), second(4, 1), second(20, 1059)), nil, relaytest.Script{}, sources.Yes, "", 0, 12, 8},
+		{"in a second with more than fits on a page", join(run1(70, old), second(30, 1), second(60, 1059), second(10, 1), run1(9, old-9000)), nil,
+			relaytest.Script{Negentropy: true}, sources.Yes, "", 0, 30, 12},
+		{"in such a second, and it cannot be reconciled", join(run1(70, old), second(60, 1059), second(10, 1), run1(9, old-9000)), nil, relaytest.Script{}, sources.No,
+			"in one second", 10, 50, 50},
+		{"more than a page, of kinds that are named", join(run1(70, old), wraps(160, old-1000), run1(70, old-9000)), []int{1, 7, 1059}, relaytest.Script{}, sources.Yes, "", 0, 12, 10},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			script := test.script
+			script.Events, script.Cap, script.Info, script.Count, script.Paging.Withheld = test.events, 50, strfry, true, []int{1059}
+			r := relaytest.New(t, script)
+			in := newIntake(t)
+			st := start(t, r, in, openState(t), sources.Options{Filters: []event.Filter{{Authors: []event.PubKey{author(1)}, Kinds: test.kinds}}, Once: true, Seen: archived{in, test.events}}).finished()
+			pages, counts := requests(t, r, "page-"), r.Got("COUNT")
+			t.Logf("%d requests, %d COUNTs", len(pages), len(counts))
+			wantComplete(t, st, test.complete, test.text)
+			missing := 0
+			for _, ev := range test.events {
+				if !in.has(ev) && strings.Contains(ev, `"kind":1,`) {
+					missing++
+				}
+			}
+			if missing != test.missing {
+				t.Errorf("%d events that are shown did not come, want %d", missing, test.missing)
+			}
+			if len(pages) > test.requests || len(counts) > test.counts {
+				t.Errorf("%d requests and %d COUNTs, want at most %d and %d", len(pages), len(counts), test.requests, test.counts)
+			}
+		})
+	}
+}
+
+// A count that is not of the window that was asked for says nothing.
+func TestACountOfEverything(t *testing.T) {
+	events := run1(120, now-86400*30)
+	var r *relaytest.Relay
+	r = relaytest.New(t, relaytest.Script{Events: events, Cap: 50, Info: `{"supported_nips":[45],"limitation":{"max_limit":50}}`,
+		Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+			if m.Label == "COUNT" {
+				c.Send(fmt.Sprintf(`["COUNT","count-%d",{"count":1000000}]`, len(r.Got("COUNT"))))
+			}
+			return m.Label == "COUNT"
+		}})
+	in := newIntake(t)
+	st := start(t, r, in, openState(t), sources.Options{Filters: []event.Filter{{Authors: []event.PubKey{author(1)}}}, Once: true}).finished()
+	wantComplete(t, st, sources.Yes, "")
+	if n := len(r.Got("COUNT")); n > 2 {
+		t.Errorf("%d COUNTs, want the one that tells, and no more", n)
+	}
+}
