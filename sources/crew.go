@@ -67,7 +67,9 @@ func (c *crew) run() error {
 	defer c.running.Wait()
 	defer cancel()
 	due := false
+	defer c.v.onlyPages(false)
 	for {
+		c.v.onlyPages(c.v.s.noRoom.Load() && !c.v.s.o.Once)
 		replanned := c.v.replanned()
 		due = due || c.how == record.Page && c.v.due() // which tells only once
 		if (replanned || due) && len(c.flying) == 0 {

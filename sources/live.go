@@ -62,6 +62,7 @@ func (v *visit) keepLive() error {
 			err = l.heard(sig)
 		case <-changed:
 			l.replan()
+		case <-v.yields:
 		case <-t.C:
 		case <-v.ctx.Done():
 			t.Stop()
@@ -120,6 +121,9 @@ func (v *visit) tellRun() {
 // what the relay says meanwhile is heard before the next one, else its reader would wait for the pace of them all.
 func (l *live) look() (time.Duration, error) {
 	v, next := l.v, time.Hour
+	if v.alone.Load() {
+		return next, l.yield()
+	}
 	if err := l.settle(); err != nil {
 		return 0, err
 	}
@@ -161,6 +165,33 @@ func (l *live) look() (time.Duration, error) {
 		next = min(next, time.Until(complaint))
 	}
 	return next, nil
+}
+
+// yield closes everything while pages are asked for: the relay has no room for both. What is published meanwhile is what the next
+// catch-up asks for.
+func (l *live) yield() error {
+	for _, s := range slices.Concat(l.subs, l.old) {
+		if !s.open {
+			continue
+		}
+		if err := l.v.close(l.v.ctx, s.sub); err != nil {
+			return err
+		}
+		s.open, s.due = false, time.Time{}
+	}
+	l.old = nil
+	return nil
+}
+
+// onlyPages has the live subscriptions closed, or opened again.
+func (v *visit) onlyPages(is bool) {
+	if v.alone.Swap(is) == is {
+		return
+	}
+	select {
+	case v.yields <- struct{}{}:
+	default:
+	}
 }
 
 // settle closes the old subscriptions once the new ones stand, and says so. Where the relay does not have both, the old

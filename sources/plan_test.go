@@ -240,6 +240,33 @@ func TestAskOfARelayWithOneSubscription(t *testing.T) {
 	}
 }
 
+// A relay that has room for one subscription is asked for pages without the live one, which stands again afterwards.
+func TestARelayWithRoomForOne(t *testing.T) {
+	for name, refusal := range map[string]string{"NOTICE": `["NOTICE","ERROR: too many concurrent REQs"]`, "CLOSED": `["CLOSED",%q,"ERROR: too many concurrent REQs"]`} {
+		t.Run(name, func(t *testing.T) {
+			all := notes(1, 120, 3600)
+			r := relaytest.New(t, relaytest.Script{Cap: 50, Events: all})
+			crowded(1, refusal)(r)
+			in := newIntake(t)
+			var clock atomic.Int64
+			clock.Store(now)
+			g := start(t, r, in, openState(t), sources.Options{Idle: brief, Now: func() time.Time { return time.Unix(clock.Load(), 0) }, CatchUpEvery: 2 * brief})
+			in.until("history", func() bool { return in.count() == len(all) })
+			g.untilLive()
+			wantComplete(t, g.source.Status(), sources.Yes, "")
+			r.Wait("the live subscription", func() bool {
+				return slices.ContainsFunc(r.Conns()[0].Subscriptions(), func(sub string) bool { return strings.HasPrefix(sub, "live-") })
+			})
+			ev := note(1, 9001, now)
+			r.Publish(ev)
+			in.until("a live event", func() bool { return in.has(ev) })
+			missed := note(1, 9002, now-60)
+			r.Update(func(s *relaytest.Script) { s.Events = []string{missed} }) // while the live subscription was closed, say
+			in.until("what the next catch-up brings", func() bool { return in.has(missed) })
+		})
+	}
+}
+
 // What an except kept out is asked for once it is gone, in the same process and by the next one.
 func TestAskWithoutTheExcept(t *testing.T) {
 	like := func(i int) string {

@@ -37,11 +37,15 @@ func (v *visit) slots() int {
 	return min(max(most, 1), relay.MaxSubscriptions)
 }
 
-// fewer halves what is asked of the relay at once: it has complained about the number of subscriptions.
+// fewer halves what is asked of the relay at once: it has complained about the number of subscriptions. Where one page is too many, it
+// is asked for without the live subscriptions.
 func (s *Source) fewer() {
 	now := s.fewest.Load()
-	if now == 0 {
+	switch now {
+	case 0:
 		now = maxPages
+	case 1:
+		s.noRoom.Store(true)
 	}
 	s.fewest.Store(max(1, now/2))
 }

@@ -71,6 +71,7 @@ type Source struct {
 	chunk      atomic.Int64 // most atoms of one request; halved when a relay finds that too wide
 	kinds      atomic.Int64 // most kinds of one request; 0: the relay has refused none
 	fewest     atomic.Int64 // pages at once that the relay takes, as far as it has complained; 0: it has not
+	noRoom     atomic.Bool  // for a page beside the live subscriptions
 	liveLimit  atomic.Int64 // 0, or 1 where 0 is disliked
 	lastEvent  atomic.Int64 // unix ns
 	reconcile  atomic.Pointer[Reconcile]
@@ -145,7 +146,7 @@ func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 	defer cancel(nil)
 	v := &visit{
 		s: s, sess: sess, ctx: ctx, cancel: cancel, log: s.o.Log, began: s.o.Now().Unix(),
-		signals: make(chan signal, 64), catchUpNow: make(chan struct{}, 1), liveNews: make(chan struct{}, 1),
+		signals: make(chan signal, 64), catchUpNow: make(chan struct{}, 1), yields: make(chan struct{}, 1), liveNews: make(chan struct{}, 1),
 	}
 	v.saver.init(s)
 	var running sync.WaitGroup

@@ -61,6 +61,8 @@ type visit struct {
 	signals    chan signal   // to keepLive
 	stands     atomic.Uint64 // number of the last plan whose live subscriptions have all answered, or had their time
 	liveNews   chan struct{} // 1: stands has grown, or the plan has changed
+	yields     chan struct{} // 1: alone has changed
+	alone      atomic.Bool   // pages are asked for without live subscriptions beside them
 	catchUpNow chan struct{} // 1: a live subscription had a hole
 
 	mu    sync.Mutex
