@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -195,88 +193,6 @@ func TestAProbeIsNotTakenIn(t *testing.T) {
 			t.Errorf("%d events, gaps %v, want 3 and the second that nothing can be said of", in.count(), st.Gaps)
 		}
 	})
-}
-
-// pager is a relay that pages in ways of its own.
-type pager struct {
-	events    []nostr.Event
-	raw       map[string]string
-	cap       int
-	exclusive bool                  // until
-	quarter   bool                  // of cap, when asked for more
-	order     func(p []nostr.Event) // of a page
-}
-
-func (p *pager) handle(c *relaytest.Conn, m relaytest.Message) bool {
-	var req nostr.ReqEnvelope
-	if m.Label != "REQ" || req.FromJSON(m.Raw) != nil || !strings.HasPrefix(req.SubscriptionID, "page-") {
-		return false
-	}
-	f := req.Filters[0]
-	var page []nostr.Event
-	for _, e := range p.events { // newest first
-		if f.Matches(&e) && !(p.exclusive && f.Until != nil && e.CreatedAt == *f.Until) {
-			page = append(page, e)
-		}
-	}
-	most := min(p.cap, f.Limit)
-	if p.quarter && f.Limit > p.cap {
-		most = p.cap / 4
-	}
-	page = page[:min(most, len(page))]
-	if p.order != nil {
-		p.order(page)
-	}
-	for _, e := range page {
-		c.Send(`["EVENT","` + req.SubscriptionID + `",` + p.raw[e.ID] + `]`)
-	}
-	c.Send(`["EOSE","` + req.SubscriptionID + `"]`)
-	return true
-}
-
-// Whatever way a relay pages, everything comes, and it is known that it did.
-func TestWaysOfPaging(t *testing.T) {
-	var all []string
-	for i := range 400 { // some seconds hold several
-		all = append(all, note(1, i, now-86400-int64(i-i%7)*11))
-	}
-	for _, test := range []struct {
-		name  string
-		pager pager
-		most  int // events on the wire
-	}{
-		{"silent cap", pager{cap: 100}, 430},
-		{"silent cap under 20", pager{cap: 15}, 400 * 3 / 2}, // each page repeats up to seven
-		{"until exclusive", pager{cap: 100, exclusive: true}, 560},
-		{"a quarter when asked for more", pager{cap: 200, quarter: true}, 560},
-		{"oldest first", pager{cap: 100, order: slices.Reverse[[]nostr.Event]}, 1600},
-		{"in any order", pager{cap: 100, order: func(p []nostr.Event) {
-			rand.New(rand.NewPCG(1, 2)).Shuffle(len(p), func(i, j int) { p[i], p[j] = p[j], p[i] })
-		}}, 1600},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			p := &test.pager
-			p.raw = map[string]string{}
-			for _, raw := range all {
-				var e nostr.Event
-				if err := json.Unmarshal([]byte(raw), &e); err != nil {
-					t.Fatal(err)
-				}
-				p.events, p.raw[e.ID] = append(p.events, e), raw
-			}
-			r := relaytest.New(t, relaytest.Script{Handle: p.handle})
-			in := newIntake(t)
-			g := start(t, r, in, openState(t), sources.Options{Once: true})
-			wantComplete(t, g.finished(), sources.Yes, "")
-			if in.count() != len(all) {
-				t.Errorf("%d events came, want %d", in.count(), len(all))
-			}
-			if n := g.door.Tally.Received.Load(); n > int64(test.most) {
-				t.Errorf("%d events on the wire for %d, want at most %d", n, len(all), test.most)
-			}
-			t.Logf("%d events on the wire, %d pages", g.door.Tally.Received.Load(), g.source.Status().Pages)
-		})
-	}
 }
 
 // Several windows at once over connections that carry only so much: what is asked again stays in bounds.

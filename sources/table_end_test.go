@@ -134,6 +134,8 @@ func endRows() (rows []row) {
 		})
 	}})
 
+	add(row{name: "a login is wanted", script: relaytest.Script{AuthRequired: true}, complete: sources.No, text: "auth-required", missing: 300, requests: 1})
+
 	// Other frames between.
 	add(row{name: "garbage between", script: relaytest.Script{Between: []string{"]", `["EVENT"]`, `[]`, `["X",1]`, `{`, `["EOSE"]`}},
 		complete: sources.Yes, wire: 900})

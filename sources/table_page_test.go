@@ -87,6 +87,8 @@ func pageRows() (rows []row) {
 		text: "sends what was not asked for", requests: 14, wire: 600})
 	add(row{name: "authors are ignored", events: slices.Concat(spread(60), strangers), complete: sources.Yes,
 		script: relaytest.Script{Cap: 50, Paging: relaytest.Paging{NoAuthors: true}}, requests: 14, wire: 300})
+	add(row{name: "a few forged copies first, on every page", script: relaytest.Script{Cap: 50, First: forged(3)}, complete: sources.Unknown,
+		text: "sends what was not asked for", requests: 20, wire: 600})
 	add(row{name: "forged events fill the pages", script: relaytest.Script{Cap: 50, First: forged(60)}, complete: sources.No,
 		text: "ignores until", requests: 60, wire: 5000})
 	return rows

@@ -299,20 +299,3 @@ func TestAStrangersEventSteersNothing(t *testing.T) {
 		t.Errorf("complete: no, %q", st.Text)
 	}
 }
-
-// EOSE overtakes the events of a later page than the first.
-func TestALateLastPageIsNotTheEnd(t *testing.T) {
-	all := notes(1, 60, 7)
-	r := relaytest.New(t, relaytest.Script{Events: all, Cap: 30, Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
-		if m.Label == "REQ" && strings.Contains(m.Raw, "page-2") {
-			c.Send(`["EOSE","page-2"]`)
-		}
-		return false
-	}})
-	in := newIntake(t)
-	g := start(t, r, in, openState(t), sources.Options{Once: true})
-	wantComplete(t, g.finished(), sources.Yes, "")
-	if in.count() != 60 {
-		t.Errorf("%d events came, want 60", in.count())
-	}
-}
