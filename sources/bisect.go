@@ -81,6 +81,6 @@ func (w *walk) halve(n node, a answer) {
 	default: // and it is at the window's end: to ask for it alone would bring the same
 		part(n.lo, oldest-1)
 		part(oldest+1, n.hi)
-		w.look(&second{at: oldest, n: a.size(), asked: w.asked.limit, only: a.only(), more: a.more, small: w.asked.small, tainted: w.tainted})
+		w.look(&second{at: oldest, n: max(a.size(), a.total), asked: w.asked.limit, only: a.only(), more: a.more, small: w.asked.small, tainted: w.tainted})
 	}
 }
