@@ -131,7 +131,7 @@ func (v *visit) ask(ctx context.Context, p *page, r request) (pageEnd, error) {
 	f.Since, f.Until = r.since, r.until
 	v.open.add(p)
 	defer func() { v.open.remove(p, v.sess.Stalled()) }()
-	if err := v.req(ctx, p.sub, f, r.limit); err != nil {
+	if err := v.req(ctx, p.sub, r.limit, f); err != nil {
 		return pageEnd{}, err
 	}
 	p.started(v.sess.Stalled())

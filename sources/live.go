@@ -20,8 +20,8 @@ const (
 
 // subscription is one live request.
 type subscription struct {
-	sub string
-	group
+	sub      string
+	groups   []group // one, unless the relay allows fewer subscriptions than there are
 	open     bool
 	answered bool      // EOSE, since it was asked
 	hole     bool      // it was closed: what came since must be caught up
@@ -78,16 +78,16 @@ func (v *visit) keepLive() error {
 // replan makes subs what the plan asks for now. What both plans ask for alike stays as it is.
 func (l *live) replan() {
 	p := l.v.s.asked.Load()
-	had := make(map[atomKey]*subscription, len(l.subs))
+	had := make(map[string]*subscription, len(l.subs))
 	for _, s := range l.subs {
-		had[atomKey(s.filter.Key())] = s
+		had[asks(s.groups)] = s
 	}
 	var subs []*subscription
-	for _, g := range l.v.liveGroups(p) {
-		key := atomKey(g.filter.Key())
+	for _, groups := range l.v.bundles(l.v.liveGroups(p)) {
+		key := asks(groups)
 		s := had[key]
 		if s == nil {
-			s = &subscription{sub: fmt.Sprintf("%s%d", livePrefix, l.next), group: g}
+			s = &subscription{sub: fmt.Sprintf("%s%d", livePrefix, l.next), groups: groups}
 			l.next++
 		}
 		delete(had, key)
@@ -95,7 +95,7 @@ func (l *live) replan() {
 	}
 	hole := false
 	for _, s := range l.subs {
-		if had[atomKey(s.filter.Key())] != s {
+		if had[asks(s.groups)] != s {
 			continue
 		}
 		if hole = hole || s.hole; s.open {
@@ -256,7 +256,7 @@ func (v *visit) liveGroups(p *plan) []group {
 
 func (v *visit) subscribe(s *subscription) error {
 	s.open, s.answered, s.since, s.due = true, false, time.Now(), time.Time{}
-	return v.req(v.ctx, s.sub, s.filter, int(v.s.liveLimit.Load()))
+	return v.req(v.ctx, s.sub, int(v.s.liveLimit.Load()), filters(s.groups)...)
 }
 
 // limitOne has them asked again with limit 1 where nothing has answered limit 0.
@@ -322,7 +322,10 @@ func (l *live) heard(sig signal) error {
 	case !s.answered && len(l.old) > 0 && (j.Cause == relay.CauseTooManyREQ || j.Verdict != relay.Slower):
 		l.limit = true
 		return nil
-	case !s.answered && j.Verdict == relay.Narrow && v.s.narrow(s.group, sig.reason):
+	case !s.answered && j.Verdict == relay.Narrow && len(s.groups) > 1:
+		v.s.oneFilter.Store(true)
+		return smaller()
+	case !s.answered && j.Verdict == relay.Narrow && v.s.narrow(s.groups[0], sig.reason):
 		return smaller()
 	}
 	s.hole = true

@@ -72,6 +72,7 @@ type Source struct {
 	kinds      atomic.Int64 // most kinds of one request; 0: the relay has refused none
 	fewest     atomic.Int64 // pages at once that the relay takes, as far as it has complained; 0: it has not
 	noRoom     atomic.Bool  // for a page beside the live subscriptions
+	oneFilter  atomic.Bool  // a REQ of several was refused
 	liveLimit  atomic.Int64 // 0, or 1 where 0 is disliked
 	lastEvent  atomic.Int64 // unix ns
 	reconcile  atomic.Pointer[Reconcile]

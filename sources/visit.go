@@ -228,9 +228,12 @@ func (v *visit) tell(s signal) {
 	}
 }
 
-// req asks for one filter.
-func (v *visit) req(ctx context.Context, sub string, f event.Filter, limit int) error {
-	msg := append([]byte(`["REQ","`+sub+`",`), f.AppendJSON(nil, limit)...)
+// req asks for what any of filters takes, at most limit of each.
+func (v *visit) req(ctx context.Context, sub string, limit int, filters ...event.Filter) error {
+	msg := []byte(`["REQ","` + sub + `"`)
+	for _, f := range filters {
+		msg = f.AppendJSON(append(msg, ','), limit)
+	}
 	v.mu.Lock()
 	if v.asked == nil {
 		v.asked = make(map[string]struct{})
