@@ -1,6 +1,7 @@
 package dedup_test
 
 import (
+	"sync"
 	"testing"
 
 	"rebroadcastr/dedup"
@@ -47,6 +48,37 @@ func BenchmarkWritten(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(group*b.N), "ns/event")
 		})
 	}
+}
+
+// A lookup while batches of ids are committed all the time, as in a backfill: it must not wait for their fsync.
+func BenchmarkLookupBesideWriter(b *testing.B) {
+	x := open(b, dedup.Options{Dir: b.TempDir(), LRU: 10})
+	defer closeIndex(b, x)
+	const batch, far = 5_000, 1 << 40
+	stop, batches := make(chan struct{}), uint64(0)
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for ; ; batches++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := x.Replay(lines(1, batches*batch, (batches+1)*batch)); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportAllocs()
+	for n := uint64(far); b.Loop(); n++ {
+		if _, err := x.Lookup(id(n)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	close(stop)
+	writer.Wait()
+	b.ReportMetric(float64(batches)/b.Elapsed().Seconds(), "batches/s")
 }
 
 // A million ids: what an insert in batches costs, and a lookup of an id that is not there, past the LRU.

@@ -384,6 +384,23 @@ func TestAnUncleanStopKeepsWhatWasCommitted(t *testing.T) {
 	want(t, x, 25_000, 30_000, dedup.Absent)
 }
 
+// What a later process writes counts before what an earlier one wrote under the same key.
+func TestEachStartWritesOverTheOneBefore(t *testing.T) {
+	o := dedup.Options{Dir: t.TempDir()}
+	for n := range uint64(4) {
+		x := open(t, o)
+		if got := x.Checkpoint(); got != place.Make(1, n*30*lineBytes) && n > 0 {
+			t.Errorf("checkpoint at start %d: %v, want that of line %d", n, got, n*30)
+		}
+		for i := 3 * n; i < 10; i++ { // fewer transactions than the process before
+			if err := x.Replay(lines(1, n*30+i*3, n*30+i*3+3)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		closeIndex(t, x)
+	}
+}
+
 // Cutting Badger's log at any byte may lose transactions, but only from the end and as a whole.
 func TestATornTransactionIsNotHalfThere(t *testing.T) {
 	dir := t.TempDir()

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,12 +52,19 @@ const (
 	minIndex   = 8 << 20
 )
 
-// store is the Badger side of the index.
+// store is the Badger side of the index. Badger is in managed mode: a read finds whatever is there, each key by itself. In its
+// other mode every read tells two goroutines that it begins and ends, and waits for the fsync of a transaction that is being
+// committed; all for one picture of many keys, which nobody here asks for: what is not committed yet the overlay has.
 type store struct {
 	dir        string
 	db         *badger.DB
+	reads      *badger.Txn // every lookup's, from any goroutine; never discarded, which says nothing to a managed Badger
+	version    uint64      // of the last put; the one writer's
 	checkpoint place.Place // as found at open
 }
+
+// latest reads the newest version of a key.
+const latest = math.MaxUint64
 
 func badgerOptions(dir string, memory int64, log zerolog.Logger) badger.Options {
 	if memory <= 0 {
@@ -91,11 +99,11 @@ func openStore(dir string, memory int64, log zerolog.Logger) (s *store, err erro
 	if err := guardOpen(dir); err != nil {
 		return nil, err
 	}
-	db, err := badger.Open(badgerOptions(dir, memory, log))
+	db, err := badger.OpenManaged(badgerOptions(dir, memory, log))
 	if err != nil {
 		return nil, errors.Join(classify(err), opened(dir))
 	}
-	s = &store{dir: dir, db: db}
+	s = &store{dir: dir, db: db, reads: db.NewTransactionAt(latest, false), version: db.MaxVersion()}
 	if err := errors.Join(s.begin(), opened(dir)); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -169,9 +177,7 @@ func (s *store) fact(k key) (f fact, ok bool, err error) {
 // read hands the value under k to fn; false: there is none.
 func (s *store) read(k key, fn func([]byte) error) (ok bool, err error) {
 	defer s.recovered(&err)
-	tx := s.db.NewTransaction(false)
-	defer tx.Discard()
-	item, err := tx.Get(k[:])
+	item, err := s.reads.Get(k[:])
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return false, nil
 	}
@@ -236,7 +242,7 @@ func (s *store) broken(err error) error {
 // that does not count because its place is not trusted.
 func (s *store) put(batch []entry, says []said, checkpoint place.Place, trusted func(place.Place) bool) (err error) {
 	defer s.recovered(&err)
-	tx := s.db.NewTransaction(true)
+	tx := s.db.NewTransactionAt(latest, true)
 	defer tx.Discard()
 	const keySize = 1 + len(event.ID{})
 	block := make([]byte, 0, len(batch)*(keySize+place.Size)) // Badger keeps keys and values until the commit
@@ -260,7 +266,12 @@ func (s *store) put(batch []entry, says []said, checkpoint place.Place, trusted 
 	if err := tx.Set(keyCheckpoint, checkpoint.Append(nil)); err != nil {
 		return err
 	}
-	return tx.Commit()
+	s.version++ // also after a commit that failed: some of it may be there
+	if err := tx.CommitAt(s.version, nil); err != nil {
+		return err
+	}
+	s.db.SetDiscardTs(s.version) // compaction keeps no older version of a key: nobody reads one
+	return nil
 }
 
 func (s *store) putFact(tx *badger.Txn, f *said, trusted func(place.Place) bool) error {
