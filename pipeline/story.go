@@ -207,7 +207,7 @@ func (m *Mirror) Relay(name string) (report.Relay, error) {
 	source, sink := l.roles()
 	if source != nil {
 		if a := source.from.Status().Audit; !a.At.IsZero() {
-			r.Compared = &report.Audit{At: a.At, Full: a.Full, Lacked: a.Needed, Came: a.Came, Ours: a.Lacks, Paged: a.Paged, Text: a.Text}
+			r.Compared = &report.Audit{At: a.At, Full: a.Full, Lacked: a.Needed, Came: a.Came, Missed: a.Missed, Ours: a.Lacks, Paged: a.Paged, Text: a.Text}
 		}
 		for _, s := range source.door.Samples() {
 			r.Samples = append(r.Samples, report.Sample{At: s.At, Reason: string(s.Reason), Size: s.Size, Raw: s.Raw})

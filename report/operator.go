@@ -145,6 +145,7 @@ type Audit struct {
 	Full   bool      `json:"full"`             // as far back as history is asked for
 	Lacked int       `json:"lacked"`           // events that the relay listed and the archive lacked
 	Came   int       `json:"came"`             // of them
+	Missed int       `json:"not_given"`        // of them: the relay lists what it does not give
 	Ours   int       `json:"ours"`             // events that only the archive has
 	Paged  int       `json:"paged"`            // windows that were paged instead
 	Text   string    `json:"reason,omitempty"` // why not everything could be compared

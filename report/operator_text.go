@@ -180,6 +180,9 @@ func (r Relay) WriteText(w io.Writer, now time.Time) error {
 		}
 		fmt.Fprintf(&b, "  compared with the archive %s ago, %s: we lacked %s, %s came; %s it lacks", Span(now.Sub(c.At)), how,
 			plural(c.Lacked, "event"), num(int64(c.Came)), num(int64(c.Ours)))
+		if c.Missed > 0 {
+			fmt.Fprintf(&b, "; %s it lists and does not give", num(int64(c.Missed)))
+		}
 		if c.Paged > 0 {
 			fmt.Fprintf(&b, "; %s paged instead", plural(c.Paged, "window"))
 		}

@@ -110,12 +110,14 @@ func TestRelayText(t *testing.T) {
 		Samples: []Sample{{At: now, Reason: "signature", Size: 1024, Raw: "{\x1b[31m\n" + strings.Repeat("x", 200)}},
 		Parked:  []Parked{{Reason: "error", Events: 2, Next: now.Add(90 * time.Second)}, {Reason: "future", Events: 1, Next: now}},
 		Notices: []Notice{{At: now, Text: "hello"}}, Window: 500, Sent: 9, Late: 1, LastOK: now,
+		Compared: &Audit{At: now.Add(-time.Minute), Full: true, Lacked: 3, Came: 1, Missed: 2, Ours: 4},
 	}
 	text := printed(t, func(w io.Writer) error { return r.WriteText(w, now) })
 	for _, want := range []string{
 		"wss://r: 2 sessions since the start; the last end, 1m00s ago: dropped\n", "NIP-11, 1h00m ago: odd · NIPs 1 11 · max_limit 77 · wants auth\n",
 		"sink: 9 events sent since the start, last OK 0s ago, window 500, 1 OK too late\n", "parked: 2 events for error, the first due in 1m30s\n",
-		"parked: 1 event for future, the first due now\n", "frames not understood: 3 not JSON\n", "signature, 1.0 KiB: {·[31m·xxx", "x…\n", "notice 2023-11-14 22:13:20 UTC: hello\n",
+		"parked: 1 event for future, the first due now\n",
+		"compared with the archive 1m00s ago, in full: we lacked 3 events, 1 came; 4 it lacks; 2 it lists and does not give\n", "frames not understood: 3 not JSON\n", "signature, 1.0 KiB: {·[31m·xxx", "x…\n", "notice 2023-11-14 22:13:20 UTC: hello\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the relay's picture does not say %q:\n%s", want, text)

@@ -21,6 +21,7 @@ type Audit struct {
 	Full   bool      // as far back as history is asked for
 	Needed int       // ids that the relay lists and the archive lacked
 	Came   int       // of them
+	Missed int       // of them: the relay does not give them, or did not when it was last asked
 	Lacks  int       // ids that the archive has and the relay does not list
 	Paged  int       // windows that were paged instead
 	Text   string    // why it is not whole; "" if it is
@@ -143,6 +144,7 @@ func (v *visit) audit(full bool) (err error) {
 		}
 		result.Needed += out.need
 		result.Came += out.came
+		result.Missed += out.missed
 		result.Lacks += out.have
 		var tasks []*task
 		for _, w := range out.left {
@@ -168,7 +170,7 @@ func (v *visit) audit(full bool) (err error) {
 	v.s.mu.Lock()
 	v.s.st.Audit = result
 	v.s.mu.Unlock()
-	v.log.Info().Str("source", v.s.o.URL).Bool("full", full).Int("lacked", result.Needed).Int("came", result.Came).Int("relay_lacks", result.Lacks).
+	v.log.Info().Str("source", v.s.o.URL).Bool("full", full).Int("lacked", result.Needed).Int("came", result.Came).Int("not_given", result.Missed).Int("relay_lacks", result.Lacks).
 		Int("windows_paged", result.Paged).Str("reason", result.Text).Msg("compared with the archive")
 	return nil
 }

@@ -61,6 +61,17 @@ func TestAudit(t *testing.T) {
 	if !in.has(lateAndOld) {
 		t.Error("a full audit has not brought the event of 40 days ago")
 	}
+	n.mu.Lock()
+	n.events = append(slices.Clone(all), note(1, 5003, now-5*86400)) // which only its list has
+	n.mu.Unlock()
+	for _, when := range []string{"asked for", "not asked for again the same day"} {
+		if a := daysLater(2, "an audit of what is not given", func(s *sources.Source) { s.Reconcile() }); a.Needed != 1 || a.Came != 0 || a.Missed != 1 || a.Paged != 0 || a.Text != "" {
+			t.Errorf("an event that is listed and not given, %s: %+v, want it counted and nothing paged", when, a)
+		}
+	}
+	n.mu.Lock()
+	n.events = all
+	n.mu.Unlock()
 	if a := daysLater(70, "a full audit", nil); !a.Full || a.Needed != 0 {
 		t.Errorf("the audit after 70 days: %+v, want a full one without news", a)
 	}
