@@ -3,6 +3,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 
 	"go.etcd.io/bbolt"
@@ -58,7 +59,7 @@ func (db *DB) Update(fn func(tx *Tx) error) error {
 func (db *DB) commit(batch []*update) {
 	for len(batch) > 0 {
 		bad := -1
-		err := db.bolt.Update(func(tx *bbolt.Tx) error {
+		err := db.transaction(func(tx *bbolt.Tx) error {
 			for i, u := range batch {
 				if err := u.guarded(&Tx{tx}); err != nil {
 					bad = i
@@ -76,6 +77,16 @@ func (db *DB) commit(batch []*update) {
 		batch[bad].done <- errAlone
 		batch = append(batch[:bad], batch[bad+1:]...)
 	}
+}
+
+// transaction makes a panic of bbolt's own, over a page that it finds damaged as it commits, an error of all who wait for that commit.
+func (db *DB) transaction(fn func(tx *bbolt.Tx) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("commit: panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return db.bolt.Update(fn)
 }
 
 // guarded makes a panic an error: it is its caller's, who runs fn again, and not that of who commits.

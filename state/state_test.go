@@ -175,6 +175,45 @@ func TestUpdatesShareACommit(t *testing.T) {
 	}
 }
 
+// A page that is found damaged only while bbolt commits is a panic of bbolt's: it is the error of everybody who shares that commit,
+// and the state goes on.
+func TestAPanicOfACommitIsItsUpdatesError(t *testing.T) {
+	db, _ := open(t, filepath.Join(t.TempDir(), "state.db"))
+	defer closed(t, db)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	answers := make(chan error, 3)
+	var once sync.Once
+	go func() {
+		answers <- db.Update(func(*state.Tx) error {
+			once.Do(func() { close(entered); <-leave })
+			return nil
+		})
+	}()
+	<-entered
+	for range 2 {
+		go func() {
+			answers <- db.Update(func(tx *state.Tx) error {
+				tx.Bucket("sinks").Tx().OnCommit(func() { panic("page 7 already freed") })
+				return nil
+			})
+		}()
+	}
+	close(leave)
+	failed := 0
+	for range 3 {
+		if err := <-answers; err != nil {
+			failed++
+			if !strings.Contains(err.Error(), "page 7") {
+				t.Errorf("an update's error is %v, want the panic", err)
+			}
+		}
+	}
+	if failed != 2 {
+		t.Errorf("%d updates failed, want the two of the commit that panicked", failed)
+	}
+	put(t, db, "cursor", "7")
+}
+
 func TestDamagedIsMovedAside(t *testing.T) {
 	sound := func(t *testing.T) []byte {
 		path := filepath.Join(t.TempDir(), "state.db")
