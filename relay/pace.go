@@ -56,19 +56,30 @@ func (p *pace) due() float64 {
 
 // wait returns when the next request may go.
 func (p *pace) wait(ctx context.Context) error {
-	p.mu.Lock()
-	left := time.Until(p.until)
-	p.mu.Unlock()
-	if left > 0 {
+	for {
+		if err := p.limiter.Wait(ctx); err != nil {
+			return err
+		}
+		left := p.quiet()
+		if left <= 0 {
+			return nil
+		}
+		// The relay has asked for it, perhaps while we stood in line. Afterwards the line forms again, at the pace of then.
 		t := time.NewTimer(left)
-		defer t.Stop()
 		select {
 		case <-t.C:
 		case <-ctx.Done():
+			t.Stop()
 			return ctx.Err()
 		}
 	}
-	return p.limiter.Wait(ctx)
+}
+
+// quiet is for how long nothing is asked.
+func (p *pace) quiet() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Until(p.until)
 }
 
 // change takes what the settings say now.

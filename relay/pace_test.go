@@ -2,6 +2,7 @@ package relay
 
 import (
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,6 +58,38 @@ func TestPaceIsHalvedAndFoundAgain(t *testing.T) {
 		}
 		if got := p.slowed(); got < slowestPace-1e-9 || got > slowestPace+1e-9 {
 			t.Errorf("the pace is %v in the end, want one a minute", got)
+		}
+	})
+}
+
+// A wait that the relay asks for holds those too who stood in line for the pace already.
+func TestPaceIsQuietForAllWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace(1)
+		start := time.Now()
+		var went []time.Duration
+		var mu sync.Mutex
+		var waiting sync.WaitGroup
+		for range 5 {
+			waiting.Go(func() {
+				if err := p.wait(t.Context()); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				went = append(went, time.Since(start))
+				mu.Unlock()
+			})
+		}
+		time.Sleep(1500 * time.Millisecond) // two have gone
+		p.slower(30 * time.Second)
+		waiting.Wait()
+		for n, at := range went {
+			if n >= 2 && at < 31*time.Second {
+				t.Errorf("request %d went after %s, want none from 1.5s to 31.5s", n, at)
+			}
+			if n >= 3 && at-went[n-1] < 1900*time.Millisecond {
+				t.Errorf("request %d went %s after the one before, want 2s at half the pace", n, at-went[n-1])
+			}
 		}
 	})
 }
