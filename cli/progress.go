@@ -32,7 +32,7 @@ func showProgress(ctx context.Context, out *screen, m statusSource) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return out.show(nil)
+			return out.show(nil, 0, 0)
 		case <-tick.C:
 		}
 		s := m.Status()
@@ -40,7 +40,7 @@ func showProgress(ctx context.Context, out *screen, m statusSource) error {
 			width, height := out.size()
 			// One line is left to the log, and one column: some terminals go to the next line when the last one is filled.
 			lines := p.Lines(s, report.Layout{Width: max(width-1, 1), Height: max(height-1, 1), Bars: true})
-			if err := out.show(lines); err != nil {
+			if err := out.show(lines, width, height); err != nil {
 				return err
 			}
 			continue

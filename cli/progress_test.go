@@ -213,11 +213,11 @@ func TestBlockAMinute(t *testing.T) {
 			t.Error(err)
 		}
 		const want = `after 1m00s:
-  wss://relay-0.example.com  asking    6,000   0 new   100/s
-  wss://relay-1.example.com  asking    6,000   0 new   100/s
+  wss://relay-0.example.com  asking    6,000   0 new   100/s, asked again: a note that is long enough for every terminal
+  wss://relay-1.example.com  asking    6,000   0 new   100/s, asked again: a note that is long enough for every terminal
 after 2m00s:
-  wss://relay-0.example.com  asking    12,000   0 new   100/s
-  wss://relay-1.example.com  asking    12,000   0 new   100/s
+  wss://relay-0.example.com  asking    12,000   0 new   100/s, asked again: a note that is long enough for every terminal
+  wss://relay-1.example.com  asking    12,000   0 new   100/s, asked again: a note that is long enough for every terminal
 `
 		if got := text.String(); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -244,7 +244,7 @@ func TestScreen(t *testing.T) {
 		t.Error("TERM=dumb is no terminal for bars, others are")
 	}
 	s := &screen{w: failing{}, size: func() (int, int) { return 80, 24 }}
-	if err := s.show([]string{"x"}); err == nil {
+	if err := s.show([]string{"x"}, 80, 24); err == nil {
 		t.Error("an error of the terminal is not told")
 	}
 }

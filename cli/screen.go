@@ -67,15 +67,13 @@ func (s *screen) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// show replaces the progress; without lines it is removed.
-func (s *screen) show(lines []string) error {
+// show replaces the progress by lines made for a terminal of that width and height; without lines it is removed.
+func (s *screen) show(lines []string, width, height int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	text := s.clearedLocked() + strings.Join(lines, "\n")
-	s.lines = lines
-	if len(lines) > 0 {
-		s.shape[0], s.shape[1] = s.size()
-	}
+	// Not what the size is now: lines for another one, drawn again with each line of the log, would stay each time.
+	s.lines, s.shape = lines, [2]int{width, height}
 	if text == "" {
 		return nil
 	}

@@ -202,8 +202,13 @@ func (p *Progress) source(s Status, src Source) row {
 		r.note = join(p.rate(src.URL, s.Now, src.Received), p.left(src, s.Now))
 		if src.State != Connected {
 			r.note = join(src.State, src.Note)
-		} else if src.Pace != "" {
-			r.note = join(r.note, "pace "+src.Pace)
+		} else {
+			if src.Note != "" && !strings.Contains(src.Note, "pace now") {
+				r.note = join(r.note, "asked again: "+strings.TrimPrefix(src.Note, "CLOSED "))
+			}
+			if src.Pace != "" {
+				r.note = join(r.note, "pace "+src.Pace)
+			}
 		}
 	}
 	if src.Negentropy && r.plain == "" {

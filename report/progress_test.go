@@ -30,6 +30,7 @@ func underWay(seconds int) Status {
 		{URL: "wss://small.example.com", State: Ended, Phase: "done", Complete: No, CompleteNote: "more than 50 events in one second", Received: 700, ProvenBack: date("2024-02-29"), Share: 0.99},
 		{URL: "wss://new.example.com", State: Connecting, Phase: "idle"},
 		{URL: "wss://all.example.com", State: Connected, Phase: "history", Complete: Unclear, Received: 9},
+		{URL: "wss://mute.example.com", State: Connected, Phase: "history", Complete: Unclear, Note: "CLOSED error: not now"},
 		{URL: "wss://rude.example.com", State: Connected, Phase: "done", Complete: Unclear, CompleteNote: "the relay\x1b[2J sends \u202ewhat", Received: 1},
 	}, Sinks: []Sink{
 		{URL: "ws://127.0.0.1:7777", State: Connected, Delivered: 9_000, Pending: 926, Run: &Sink{Delivered: 9_000 - 900 + 30*n, Pending: 926}},
@@ -48,6 +49,7 @@ wss://gone.example.com    NO: 3 tries: connection refused
 wss://small.example.com                     NO           700       0 new   back to 2024-02-29   more than 50 events in one second
 wss://new.example.com     connecting
 wss://all.example.com                       asking         9       0 new
+wss://mute.example.com                      asking         0       0 new                        asked again: error: not now
 wss://rude.example.com                      unknown        1       0 new                        the relay·[2J sends ·what
 → ws://127.0.0.1:7777                       sending    9,900     926 pending                    30/s
 → wss://paid.example.com  9,926 pending, restricted: not an active member
@@ -119,7 +121,7 @@ func TestProgressFits(t *testing.T) {
 	}
 	var p Progress
 	lines := p.Lines(s, Layout{Width: 120, Height: 23})
-	if want := "and 85 more: 33 complete, 3 incomplete, 45 under way, 4 waiting"; lines[22] != want {
+	if want := "and 86 more: 33 complete, 3 incomplete, 46 under way, 4 waiting"; lines[22] != want {
 		t.Errorf("the last line is %q, want %q", lines[22], want)
 	}
 }
