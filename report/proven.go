@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -88,7 +89,7 @@ func (c Coverage) WriteText(w io.Writer) error {
 		r.write(&b)
 	}
 	if len(c.Sources) == 0 {
-		fmt.Fprintf(&b, "%s: no source was asked for anything yet\n", c.Dir)
+		fmt.Fprintf(&b, "%s: nothing is known of any source: none has answered yet\n", c.Dir)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -118,15 +119,12 @@ func (r CoverageRow) write(b *strings.Builder) {
 		}
 		more(len(ws), mostWindows, "older window")
 	}
-	isGap := func(w Window) bool { // told below, with its reason
-		return slices.ContainsFunc(r.Gaps, func(g Gap) bool { return g.From <= w.From && w.To <= g.To })
-	}
 	for _, p := range r.Parts[:min(len(r.Parts), mostParts)] {
 		if len(p.Proven)+len(p.Missing) == 0 { // history: none, and no catch-up yet
 			t.add("  nothing proven", "", p.Asked)
 		}
 		list("proven", p.Asked, p.Proven)
-		list("missing", p.Asked, slices.DeleteFunc(slices.Clone(p.Missing), isGap))
+		list("missing", p.Asked, r.withoutGaps(p.Missing))
 	}
 	more(len(r.Parts), mostParts, "more part")
 	for _, g := range r.Gaps[:min(len(r.Gaps), mostGaps)] {
@@ -134,6 +132,28 @@ func (r CoverageRow) write(b *strings.Builder) {
 	}
 	more(len(r.Gaps)+r.MoreGaps, min(len(r.Gaps), mostGaps), "more gap")
 	t.writeRows(b)
+}
+
+// withoutGaps is what of the windows is told by no gap, which says why.
+func (r CoverageRow) withoutGaps(ws []Window) (left []Window) {
+	gaps := slices.SortedFunc(slices.Values(r.Gaps), func(a, b Gap) int { return cmp.Compare(a.From, b.From) })
+next:
+	for _, w := range ws {
+		for _, g := range gaps {
+			if g.To < w.From || w.To < g.From {
+				continue
+			}
+			if w.From < g.From {
+				left = append(left, Window{w.From, g.From - 1})
+			}
+			if g.To >= w.To {
+				continue next
+			}
+			w.From = g.To + 1
+		}
+		left = append(left, w)
+	}
+	return left
 }
 
 // text is a window as people say it.
