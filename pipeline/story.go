@@ -224,7 +224,7 @@ func (m *Mirror) Relay(name string) (report.Relay, error) {
 	}
 	if c := st.Compared; !c.At.IsZero() {
 		r.Lacks = &report.Lacks{
-			At: c.At, Full: c.Full, Listed: c.Listed, Lacked: c.Lacked, All: c.All, More: c.More || c.Deeper, Resting: c.Resting, Text: c.Text,
+			At: c.At, Full: c.Full, Listed: c.Listed, Lacked: c.Lacked, Again: c.Offered, All: c.All, More: c.More || c.Deeper, Resting: c.Resting, Text: c.Text,
 			Offered: int64(st.Lack.Offered), Taken: int64(st.Lack.Taken), Had: int64(st.Lack.Had), Refused: int64(st.Lack.Refused),
 		}
 	}

@@ -157,6 +157,7 @@ type Lacks struct {
 	Full    bool      `json:"full"`              // as far back as the sink's start
 	Listed  int       `json:"listed"`            // archived events that its filter takes
 	Lacked  int       `json:"lacked"`            // of them the relay does not list
+	Again   int       `json:"again,omitempty"`   // of those it said that it had them: offered again by this comparison
 	All     bool      `json:"all,omitempty"`     // it lacks most of what it was sent: all of that is offered again
 	More    bool      `json:"more,omitempty"`    // not all that is lacked was offered yet: the next comparison comes soon
 	Resting int       `json:"resting,omitempty"` // lacked, and offered not long ago

@@ -217,12 +217,22 @@ func (l *Lacks) text(now time.Time) string {
 	if l.Full {
 		how = "in full"
 	}
+	if l.Listed == 0 && l.Text != "" {
+		return fmt.Sprintf("sink not compared with the archive, %s ago: %s", Span(now.Sub(l.At)), l.Text)
+	}
 	text := fmt.Sprintf("sink compared with the archive %s ago, %s: it lacked %s of %s", Span(now.Sub(l.At)), how, num(int64(l.Lacked)), events(uint64(l.Listed)))
 	if l.Offered > 0 {
-		text += fmt.Sprintf("; offered %s again, %s taken, %s it had, %s refused", num(l.Offered), num(l.Taken), num(l.Had), num(l.Refused))
+		offered := "offered %s again"
+		if l.Again == 0 { // by an earlier one
+			offered = "of %s offered before"
+		}
+		text += fmt.Sprintf("; "+offered+", %s taken, %s it had, %s refused", num(l.Offered), num(l.Taken), num(l.Had), num(l.Refused))
 	}
 	if l.Resting > 0 {
 		text += fmt.Sprintf("; %s offered not long ago", num(int64(l.Resting)))
+	}
+	if rest := l.Lacked - l.Again - l.Resting; rest > 0 && !l.All && !l.More {
+		text += fmt.Sprintf("; %s not for it now: kept back, refused or still to be sent", num(int64(rest)))
 	}
 	if l.All {
 		text += "; that is most: all that it took is offered again"
@@ -386,7 +396,7 @@ func (c Compared) WriteText(w io.Writer) error {
 	for _, r := range c.Asked {
 		text := "is compared with the archive"
 		if r.Note != "" {
-			text = "will be compared with the archive: " + r.Note
+			text = "will be compared with the archive as soon as that can be: " + r.Note
 		}
 		if _, err := fmt.Fprintf(w, "%s %s %s\n", r.Role, r.Relay, text); err != nil {
 			return err

@@ -127,3 +127,26 @@ func TestRelayText(t *testing.T) {
 		t.Errorf("a relay that said nothing:\n%s", text)
 	}
 }
+
+// TestLacksText: what a comparison found adds up, and one that could not be made does not look like one that found nothing.
+func TestLacksText(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	for _, c := range []struct {
+		lacks Lacks
+		want  string
+	}{
+		{Lacks{Full: true, Listed: 530}, "sink compared with the archive 3s ago, in full: it lacked 0 of 530 events"},
+		{Lacks{Full: true, Listed: 530, Lacked: 145, Again: 99, Offered: 99, Taken: 98, Refused: 1},
+			"sink compared with the archive 3s ago, in full: it lacked 145 of 530 events; offered 99 again, 98 taken, 0 it had, 1 refused; 46 not for it now: kept back, refused or still to be sent"},
+		{Lacks{Listed: 535, Lacked: 46, Offered: 99, Taken: 99},
+			"sink compared with the archive 3s ago, of late: it lacked 46 of 535 events; of 99 offered before, 99 taken, 0 it had, 0 refused; 46 not for it now: kept back, refused or still to be sent"},
+		{Lacks{Listed: 20, Lacked: 3, Resting: 3}, "sink compared with the archive 3s ago, of late: it lacked 3 of 20 events; 3 offered not long ago"},
+		{Lacks{Full: true, Text: "the relay does not reconcile (NIP-77): no"}, "sink not compared with the archive, 3s ago: the relay does not reconcile (NIP-77): no"},
+		{Lacks{Full: true, Listed: 9, Lacked: 1, Again: 1, Offered: 1, Text: "silent"}, "sink compared with the archive 3s ago, in full: it lacked 1 of 9 events; offered 1 again, 0 taken, 0 it had, 0 refused; incomplete: silent"},
+	} {
+		c.lacks.At = now.Add(-3 * time.Second)
+		if got := c.lacks.text(now); got != c.want {
+			t.Errorf("%+v:\n%s\nwant\n%s", c.lacks, got, c.want)
+		}
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"rebroadcastr/event"
 	"rebroadcastr/relay"
 	"rebroadcastr/state"
@@ -265,7 +267,18 @@ func (a *attempt) compareNow(ctx context.Context, full bool) error {
 	}
 	c.mu.Unlock()
 	s.saveComparing()
-	s.log.Info().Bool("full", res.Full).Int("listed", res.Listed).Int("lacked", res.Lacked).Int("offered", res.Offered).Int("resting", res.Resting).
-		Bool("all", res.All).Bool("more", res.More).Str("reason", res.Text).Msg("compared with the archive")
+	res.log(s.log.Info())
 	return err
+}
+
+func (c Compared) log(e *zerolog.Event) {
+	if c.Text != "" {
+		e = e.Str("reason", c.Text)
+		if c.Listed == 0 {
+			e.Msg("not compared with the archive")
+			return
+		}
+	}
+	e.Bool("full", c.Full).Int("listed", c.Listed).Int("lacked", c.Lacked).Int("offered", c.Offered).Int("resting", c.Resting).
+		Bool("all", c.All).Bool("more", c.More).Msg("compared with the archive")
 }
