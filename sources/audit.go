@@ -170,7 +170,7 @@ func (v *visit) audit(full bool) (err error) {
 	v.s.mu.Lock()
 	v.s.st.Audit = result
 	v.s.mu.Unlock()
-	v.log.Info().Str("source", v.s.o.URL).Bool("full", full).Int("lacked", result.Needed).Int("came", result.Came).Int("not_given", result.Missed).Int("relay_lacks", result.Lacks).
-		Int("windows_paged", result.Paged).Str("reason", result.Text).Msg("compared with the archive")
+	because(v.log.Info(), result.Text).Str("source", v.s.o.URL).Bool("full", full).Int("lacked", result.Needed).Int("came", result.Came).
+		Int("not_given", result.Missed).Int("relay_lacks", result.Lacks).Int("windows_paged", result.Paged).Msg("compared with the archive")
 	return nil
 }

@@ -65,10 +65,14 @@ func (v *visit) history(top int64) error {
 	return c.run()
 }
 
-// fellShort notes what a walk could not get.
+// fellShort notes what a walk could not get, of its window what it has not proven.
 func (v *visit) fellShort(t *task, out outcome, what string) {
 	if !out.asked {
-		v.s.gap(t.group.filter, t.window, out.reason)
+		w := t.window
+		if left := v.view[t.group.atoms[0].key].missing(w); len(left) > 0 {
+			w = window{left[len(left)-1].lo, left[0].hi} // the newest comes first
+		}
+		v.s.gap(t.group.filter, w, out.reason)
 		v.log.Warn().Str("relay", v.s.o.URL).Str("reason", out.reason).Msg(what)
 	}
 }

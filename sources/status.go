@@ -3,6 +3,8 @@ package sources
 import (
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"rebroadcastr/event"
 )
 
@@ -141,8 +143,16 @@ func (s *Source) conclude(out outcome) {
 		s.o.Oldest.note(s.st.Oldest, true)
 	}
 	t := &s.o.Door.Tally
-	s.o.Log.Info().Str("source", s.o.URL).Stringer("complete", s.st.Complete).Str("reason", s.st.Text).Int64("received", t.Received.Load()).
+	because(s.o.Log.Info(), s.st.Text).Str("source", s.o.URL).Stringer("complete", s.st.Complete).Int64("received", t.Received.Load()).
 		Int64("new", t.New.Load()).Int64("copies", t.Copies.Load()).Msg("asked for everything that is not proven")
+}
+
+// because adds the reason, if there is one.
+func because(e *zerolog.Event, reason string) *zerolog.Event {
+	if reason == "" {
+		return e
+	}
+	return e.Str("reason", reason)
 }
 
 func rank(c Completeness) int { return map[Completeness]int{Yes: 0, Unknown: 1, No: 2}[c] }
