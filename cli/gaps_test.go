@@ -72,6 +72,9 @@ func TestGaps(t *testing.T) {
 		}
 	}
 	want(t, exitOK, good.URL, "status", "--gaps", good.URL, "--archive", dir)
+	for command, otherwise := range map[string]string{"status": noStatus, "reload": noReload, "reconcile": noReconcile} {
+		want(t, exitIncomplete, "no daemon runs on this archive: "+dir+" ("+otherwise+")", command, "--archive", dir)
+	}
 	want(t, exitUsage, "wss://nos.lol is no source of this archive", "status", "--gaps", "nos.lol", "--archive", dir)
 	want(t, exitUsage, `"mine" is no relay's name or address`, "status", "--gaps", "mine", "--archive", dir)
 	want(t, exitUsage, "not both", "status", "--gaps", "--rejected", "--archive", dir)

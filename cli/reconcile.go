@@ -12,6 +12,8 @@ func (p *program) reconcileCommand() *cli.Command {
 	}
 }
 
+const noReconcile = "relays are compared while run goes on; backfill --again asks the sources for everything once"
+
 func (p *program) reconcile(c *cli.Context) error {
 	dir, err := p.archiveDir(c)
 	if err != nil {
@@ -19,11 +21,11 @@ func (p *program) reconcile(c *cli.Context) error {
 	}
 	d, err := findDaemon(dir)
 	if err != nil {
-		return noDaemon(err, dir)
+		return noDaemon(err, dir, noReconcile)
 	}
 	r, err := d.Reconcile(c.Args().First())
 	if err != nil {
-		return noDaemon(usageOf(err), dir)
+		return noDaemon(usageOf(err), dir, noReconcile)
 	}
 	return p.print(c, r, func() error { return r.WriteText(p.stdout) })
 }

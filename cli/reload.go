@@ -29,6 +29,8 @@ func (p *program) reloadCommand() *cli.Command {
 	}
 }
 
+const noReload = "run reads its config when it starts"
+
 func (p *program) reload(c *cli.Context) error {
 	dir, err := p.archiveDir(c) // the config may have the very mistakes that the daemon is going to tell of
 	if err != nil {
@@ -36,19 +38,19 @@ func (p *program) reload(c *cli.Context) error {
 	}
 	d, err := findDaemon(dir)
 	if err != nil {
-		return noDaemon(err, dir)
+		return noDaemon(err, dir, noReload)
 	}
 	r, err := d.Reload(p.ctx, c.Bool("dry-run"))
 	if err != nil {
-		return noDaemon(usageOf(err), dir)
+		return noDaemon(usageOf(err), dir, noReload)
 	}
 	return p.print(c, r, func() error { return r.WriteText(p.stdout) })
 }
 
-// noDaemon adds the exit code and the archive to errNoDaemon.
-func noDaemon(err error, dir string) error {
+// noDaemon adds the exit code, the archive, and what can be done instead to errNoDaemon.
+func noDaemon(err error, dir, otherwise string) error {
 	if errors.Is(err, errNoDaemon) {
-		return &exitError{exitIncomplete, fmt.Errorf("%w: %s", err, dir)}
+		return &exitError{exitIncomplete, fmt.Errorf("%w: %s (%s)", err, dir, otherwise)}
 	}
 	return err
 }

@@ -55,6 +55,8 @@ func (p *program) rejected(c *cli.Context) error {
 	})
 }
 
+const noStatus = "status --gaps and status --rejected need none"
+
 func (p *program) status(c *cli.Context) error {
 	if c.Bool("rejected") {
 		if c.Bool("gaps") {
@@ -74,11 +76,11 @@ func (p *program) status(c *cli.Context) error {
 	}
 	d, err := findDaemon(dir)
 	if err != nil {
-		return noDaemon(err, dir)
+		return noDaemon(err, dir, noStatus)
 	}
 	s, err := d.standing(p.ctx, c.Args().First())
 	if err != nil {
-		return noDaemon(usageOf(err), dir)
+		return noDaemon(usageOf(err), dir, noStatus)
 	}
 	err = p.print(c, s, func() error {
 		err := s.WriteStatus(p.stdout)
