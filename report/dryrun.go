@@ -172,7 +172,7 @@ func (p Prospect) words() string {
 	case !p.Known && p.Events == 0:
 		return "nobody knows how many events"
 	case !p.Known:
-		return "more than " + plural(int(p.Events), "event")
+		return "at least " + plural(int(p.Events), "event")
 	case p.About:
 		return "about " + plural(int(p.Events), "event")
 	}

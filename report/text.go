@@ -132,7 +132,7 @@ func (s Status) WriteStatus(w io.Writer) error {
 		for _, k := range s.Sinks {
 			t.add(named(k.URL, k.Name), state(k.State, k.Tries), age(s.Now, k.Since), num(k.Pending), num(k.Delivered+k.Superseded), num(k.Rejected), num(k.Skipped), num(k.Parked),
 				cmp.Or(k.Pace, "-"), withNext(s.Now, k.Note, k.Next))
-			t.note(reasons("refused", k.RejectedBy), reasons("kept back", k.SkippedBy))
+			t.note(reasons("refused", k.RejectedBy), reasons("kept back", inWords(k.SkippedBy)))
 			told[fmt.Sprintf("sink %s: %s", k.URL, k.Note)] = true
 		}
 		t.write(&b)
