@@ -109,3 +109,15 @@ func notesAt(at int64, n int) (list []string) {
 	}
 	return list
 }
+
+// TestAGapIsWhatIsNotProven: of a window that a walk could not get to its end, the gap is what lies below the proven part.
+func TestAGapIsWhatIsNotProven(t *testing.T) {
+	r := relaytest.New(t, relaytest.Script{Events: notes(1, 60, 7), Cap: 20, UntilIgnored: true})
+	g := start(t, r, newIntake(t), openState(t), sources.Options{Once: true})
+	st := g.finished()
+	wantComplete(t, st, sources.No, "ignores until")
+	i := slices.IndexFunc(st.Gaps, func(gap sources.Gap) bool { return gap.Reason == "the relay ignores until" })
+	if i < 0 || st.Gaps[i].From != 0 || st.Gaps[i].To >= now-86400 {
+		t.Errorf("gaps %+v, want one from the beginning to below what came", st.Gaps)
+	}
+}
