@@ -36,15 +36,14 @@ var (
 type Session struct {
 	core   *negentropy.Negentropy
 	need   map[event.ID]struct{}
+	onlyUs map[event.ID]struct{} // of the window's: a peer may say of each of them as often as it likes that it lacks it
 	have   func(event.ID)
-	onlyUs int
 	rounds int
 	over   bool // more needed than MostItems
 }
 
 // NewSession compares sorted, distinct items of one window, at most MostItems. frame is the size in bytes of our messages (half
-// of their hex), at least MinFrame; 0: DefaultFrame. have is called, perhaps twice for one, with each id that the peer lacks;
-// it may be nil.
+// of their hex), at least MinFrame; 0: DefaultFrame. have is called once with each id that the peer lacks; it may be nil.
 func NewSession(window []Item, frame int, have func(event.ID)) (*Session, error) {
 	if frame == 0 {
 		frame = DefaultFrame
@@ -61,7 +60,7 @@ func NewSession(window []Item, frame int, have func(event.ID)) (*Session, error)
 	if have == nil {
 		have = func(event.ID) {}
 	}
-	return &Session{core: negentropy.New(items(window), frame), need: make(map[event.ID]struct{}), have: have}, nil
+	return &Session{core: negentropy.New(items(window), frame), need: make(map[event.ID]struct{}), onlyUs: make(map[event.ID]struct{}), have: have}, nil
 }
 
 // Open gives the first message, in hex.
@@ -101,8 +100,8 @@ func (s *Session) Need() []event.ID {
 	return out
 }
 
-// Counts are the sizes of need, and of have with repetitions, so far.
-func (s *Session) Counts() (need, have int) { return len(s.need), s.onlyUs }
+// Counts are the numbers of what we lack, and of what the peer lacks, so far.
+func (s *Session) Counts() (need, have int) { return len(s.need), len(s.onlyUs) }
 
 // run lets the core work and takes what it finds from both its channels meanwhile: it waits while either is full.
 func (s *Session) run(work func() (string, error)) (msg string, err error) {
@@ -150,8 +149,10 @@ func (s *Session) found(text string, add func(event.ID)) {
 }
 
 func (s *Session) addHave(id event.ID) {
-	s.onlyUs++
-	s.have(id)
+	if _, known := s.onlyUs[id]; !known {
+		s.onlyUs[id] = struct{}{}
+		s.have(id)
+	}
 }
 
 func (s *Session) addNeed(id event.ID) {

@@ -28,6 +28,7 @@ type Spans struct {
 	lo, hi int64 // what is left
 	now    int64 // where a window without an end is cut
 	length int64 // seconds of the next window; 0: all that is left
+	target int64 // ids that a window should hold
 
 	from int64 // of the window that is being tried
 }
@@ -37,7 +38,7 @@ const target = MostItems / 2
 
 // NewSpans takes the seconds from lo to hi, OpenEnd included; now is the present.
 func NewSpans(ours Counter, lo, hi, now int64) *Spans {
-	return &Spans{ours: ours, lo: max(lo, 0), hi: hi, now: now}
+	return &Spans{ours: ours, lo: max(lo, 0), hi: hi, now: now, target: target}
 }
 
 // Next gives the newest window that is left; ok is false when there is none. It is given again until Done or Smaller is
@@ -84,7 +85,7 @@ func (s *Spans) end() int64 { return max(s.lo, min(s.hi, s.now)) }
 func (s *Spans) Done(ids int) {
 	length := s.end() - s.from + 1
 	if s.length > 0 || s.from > s.lo {
-		s.length = max(1, min(4*length, length*target/int64(max(ids, 1))))
+		s.length = max(1, min(4*length, length*s.target/int64(max(ids, 1))))
 	}
 	s.hi = s.from - 1
 }
@@ -98,6 +99,9 @@ func (s *Spans) Smaller() bool {
 	s.length = length / 2
 	return true
 }
+
+// Fewer says that the peer can be told about fewer than ids in one window.
+func (s *Spans) Fewer(ids int) { s.target = min(s.target, int64(max(ids/2, 1))) }
 
 // Skip leaves the window out: it could not be reconciled.
 func (s *Spans) Skip() { s.hi = s.from - 1 }

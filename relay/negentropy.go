@@ -17,9 +17,11 @@ const (
 	negSilence = 10 * time.Second
 	// negPatience is the silence after it that ends a reconciliation.
 	negPatience = 30 * time.Second
+	// negWhole such silences one window may take, however much is said: others wait for its place in memory.
+	negWhole = 10
 	// negClose is the most that the NEG-CLOSE may wait for.
 	negClose = time.Second
-	// negRest is the room of a NEG-OPEN that its message may not take, where a relay says how long messages may be.
+	// negRest is the room of a NEG-OPEN that its message and filter may not take, where a relay says how long messages may be.
 	negRest = 1 << 10
 )
 
@@ -32,6 +34,7 @@ const (
 	NegTooMany                // the relay holds, or we lack, more than fits in one window
 	NegRefused                // the relay does not do it: to be remembered
 	NegBroken                 // it began and did not come to its end, or cannot be done now
+	NegCut                    // the relay lists only the newest of what it has in the window: see Lists
 	NegDropped                // with an error: the relay ended the session when it should have answered the NEG-OPEN
 )
 
@@ -68,9 +71,9 @@ type negotiation struct {
 // sent before the end. idle is how long the relay may be silent, 0: 30 s. The session is nil where it is of no use. An error
 // says that ctx or the relay's session has ended.
 func (s *Session) Reconcile(ctx context.Context, f event.Filter, items []reconcile.Item, have func(event.ID), idle time.Duration) (*reconcile.Session, NegEnd, error) {
-	frame := reconcile.DefaultFrame
+	frame, filter := reconcile.DefaultFrame, f.AppendJSON(nil, -1)
 	if room := s.Info().Limits.MaxMessageLength; room > 0 {
-		frame = min(frame, (room-negRest)/2)
+		frame = min(frame, (room-negRest-len(filter))/2)
 	}
 	if frame < reconcile.MinFrame {
 		return nil, NegEnd{Kind: NegBroken, Reason: "the relay takes too short messages"}, nil
@@ -92,7 +95,7 @@ func (s *Session) Reconcile(ctx context.Context, f event.Filter, items []reconci
 	n := &negotiation{s: s, ctx: ctx, sub: fmt.Sprintf("neg-%d", s.core.negs.Add(1)), words: make(chan negWord), over: make(chan struct{})}
 	n.alive()
 	remove := s.Handle(n.handler())
-	open := append([]byte(`["NEG-OPEN","`+n.sub+`",`), f.AppendJSON(nil, -1)...)
+	open := append([]byte(`["NEG-OPEN","`+n.sub+`",`), filter...)
 	if err := s.Request(ctx, append(open, `,"`+msg+`"]`...)); err != nil {
 		remove()
 		close(n.over)
@@ -176,7 +179,11 @@ func (n *negotiation) hear(patience time.Duration) (negWord, error) {
 
 // run answers the relay until the end.
 func (n *negotiation) run(session *reconcile.Session, idle time.Duration) (*reconcile.Session, NegEnd, error) {
+	begun, stalled := time.Now(), n.s.Stalled()
 	for answered := false; ; {
+		if time.Since(begun)-(n.s.Stalled()-stalled) > negWhole*idle {
+			return nil, NegEnd{Kind: NegBroken, Reason: fmt.Sprintf("one window took more than %s", negWhole*idle), Answered: answered}, nil
+		}
 		patience := min(negSilence, idle)
 		if answered {
 			patience = idle

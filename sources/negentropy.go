@@ -29,27 +29,33 @@ type negKind uint8
 
 const (
 	settled   negKind = iota // need is complete
-	tooMany                  // the relay holds, or we lack, more than fits in one window
+	tooMany                  // more is archived, or lacked, than fits in one window
+	overfull                 // the relay says that it holds more than it reconciles at once
+	cut                      // the relay lists a part of what it holds, without a word
 	refused                  // the relay does not do it: remembered
 	broken                   // it began and did not come to its end, or cannot be done now
 	unfetched                // settled, and not everything came
 	paged                    // more is missing than should be asked for by its ids
 )
 
-// reconcileWindow finds what the relay has of f, since and until included, that items lack. An error ends the visit.
-func (v *visit) reconcileWindow(f event.Filter, items []reconcile.Item) (_ *reconcile.Session, end negEnd, err error) {
-	session, out, err := v.sess.Reconcile(v.ctx, f, items, nil, v.s.o.Idle)
+// ends are relay.Lists' in our words.
+var ends = map[relay.NegKind]negKind{
+	relay.NegSettled: settled, relay.NegTooMany: tooMany, relay.NegCut: cut, relay.NegRefused: refused, relay.NegBroken: broken,
+}
+
+// differ finds what the relay has of f, since and until included, that items lack. An error ends the visit.
+func (v *visit) differ(lists *relay.Lists, f event.Filter, items []reconcile.Item) (d relay.Difference, end negEnd, err error) {
+	d, out, err := lists.Compare(v.ctx, v.sess, f, items, v.s.o.Idle)
 	switch {
 	case err != nil && out.Kind == relay.NegDropped:
 		v.s.drops++
 	case err == nil || out.Answered:
 		v.s.drops = 0
 	}
-	if err != nil {
-		return nil, end, err
+	if end = (negEnd{ends[out.Kind], out.Reason}); end.kind == tooMany && !d.Begun {
+		end.kind = overfull
 	}
-	kind := map[relay.NegKind]negKind{relay.NegSettled: settled, relay.NegTooMany: tooMany, relay.NegRefused: refused, relay.NegBroken: broken}[out.Kind]
-	return session, negEnd{kind, out.Reason}, nil
+	return d, end, err
 }
 
 var keyRefused = []byte("no negentropy until") // unix seconds, 8 bytes big-endian

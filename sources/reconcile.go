@@ -36,6 +36,8 @@ const (
 	negTries = 3
 	// mostlyMissing ids that we lack, and most of what there is, are had by paging in a fifth of the requests.
 	mostlyMissing = 2000
+	// roundList: a list of one second whose length is a multiple of it may be cut; the caps of relays are.
+	roundList = 100
 	// maxBarren requests for ids in a row that bring nothing, then the rest of a window's are left for the next time: a relay may list
 	// ids that nobody ever made.
 	maxBarren = 10
@@ -55,7 +57,7 @@ type reconciled struct {
 	page   bool     // left is to be paged: the relay does not reconcile, or what we lack is had faster so
 
 	need, came, missed int // ids that we lacked; of them came; of them the relay lists and did not give
-	have               int // ids that the relay lacks, some perhaps counted twice
+	have               int // ids that the relay lacks
 }
 
 // reconcile finds what of f in w the relay has and the archive lacks, and fetches that; has takes all that f does, and perhaps
@@ -110,6 +112,7 @@ func (v *visit) reconcile(f, has event.Filter, w window, force bool, prove func(
 		out.left = append(out.left, down(part))
 		spans.Skip()
 	}
+	c := comparing{visit: v, filter: f, ids: ids, force: force}
 	for tries := 0; ; {
 		if v.replanned() {
 			return out, errReplanned
@@ -128,7 +131,7 @@ func (v *visit) reconcile(f, has event.Filter, w window, force bool, prove func(
 			out.whole = len(out.left) == 0
 			return out, nil
 		}
-		both, end, err := v.reconcilePart(f, part, ids, force, func(part window) error { return prove(down(part)) }, &out)
+		both, end, err := c.part(down(part), prove, &out)
 		if err != nil {
 			return out, err
 		}
@@ -150,11 +153,20 @@ func (v *visit) reconcile(f, has event.Filter, w window, force bool, prove func(
 		case paged:
 			out.page = true
 			skip(part, end.reason)
-		case tooMany:
-			if !spans.Smaller() {
+		case tooMany, cut, overfull:
+			if end.kind == cut {
+				spans.Fewer(c.lists.Most())
+			}
+			if spans.Smaller() {
+				continue
+			}
+			if end.kind != overfull || force {
 				out.dense = append(out.dense, part)
 				skip(part, end.reason)
+				continue
 			}
+			end.kind = refused // it would say so of each second
+			fallthrough
 		default: // what is left is not asked for in this way
 			if end.kind == refused {
 				if err := v.s.doesNotReconcile(end.reason); err != nil {
@@ -211,31 +223,43 @@ func (v *visit) reconcileSecond(g group, f event.Filter, at int64) (whole bool, 
 	return out.whole, err
 }
 
-// reconcilePart is one window that both sides can hold: reconciled to its end first, then fetched. both is how many ids there are on
-// either side.
-func (v *visit) reconcilePart(f event.Filter, part window, ids IDs, force bool, prove func(window) error, out *reconciled) (both int, end negEnd, err error) {
-	d, end, err := v.compare(f, part, ids)
+// comparing is the reconciliation of one filter.
+type comparing struct {
+	*visit
+	filter event.Filter
+	ids    IDs
+	force  bool
+	lists  relay.Lists
+}
+
+// part is one window that both sides can hold: reconciled to its end first, then fetched. both is how many ids there are on either side.
+func (c *comparing) part(part window, prove func(window) error, out *reconciled) (both int, end negEnd, err error) {
+	d, ours, end, err := c.window(part)
 	if err != nil {
 		return 0, end, err
 	}
-	if end.kind == tooMany && d.begun && !force {
+	if end.kind == tooMany && d.Begun && !c.force {
 		return 0, negEnd{paged, "most of it is missing"}, nil
 	}
 	if end.kind != settled {
 		return 0, end, nil
 	}
-	need, have := len(d.need), d.have
-	both = d.ours + need
-	lack, waiting, err := v.s.fetchable(d.need)
+	both = ours + len(d.Need)
+	lack, waiting, err := c.s.fetchable(d.Need)
 	if err != nil {
 		return both, end, err
 	}
-	if !force && len(lack) > mostlyMissing && len(lack) > both/2 {
+	switch {
+	case !c.force && len(lack) > mostlyMissing && len(lack) > both/2:
 		return both, negEnd{paged, "most of it is missing"}, nil
+	case !c.force && d.Unsure:
+		return both, negEnd{paged, "nothing tells whether the relay lists all of it"}, nil
+	case d.Unsure && d.Listed(ours)%roundList == 0:
+		return both, negEnd{tooMany, fmt.Sprintf("the relay lists %d ids of one second, perhaps of more", d.Listed(ours))}, nil
 	}
-	out.have += have
-	out.need += need
-	missed, unasked, err := v.fetch(lack, both, out)
+	out.have += len(d.Have)
+	out.need += len(d.Need)
+	missed, unasked, err := c.fetch(lack, both, out)
 	if err != nil {
 		return both, end, err
 	}
@@ -248,40 +272,34 @@ func (v *visit) reconcilePart(f event.Filter, part window, ids IDs, force bool, 
 	return both, end, prove(part)
 }
 
-// difference is what a relay and the archive have of one window.
-type difference struct {
-	begun bool // with anything found out
-	ours  int
-	need  []event.ID // what only the relay has
-	have  int        // what only we have, some perhaps counted twice
-}
-
-// compare finds the difference in one window. The place in memory that it takes is free again when it returns: others do not wait
-// while a slow relay gives what is missing.
-func (v *visit) compare(f event.Filter, part window, ids IDs) (d difference, end negEnd, err error) {
-	leave, err := v.s.o.Seen.Room(v.ctx)
+// window finds the difference in one. The place in memory that it takes is free again when it returns: others do not wait while a
+// slow relay gives what is missing.
+func (c *comparing) window(part window) (d relay.Difference, ours int, end negEnd, err error) {
+	leave, err := c.s.o.Seen.Room(c.ctx)
 	if err != nil {
-		return d, end, err
+		return d, 0, end, err
 	}
 	defer leave()
-	items, err := ids.List(part.lo, part.hi)
+	f := c.filter
+	if f.Since = part.lo; part.hi == openEnd {
+		f.Until = 0
+	} else {
+		// The second behind the window is asked for too: at some relays until is exclusive. One that holds too much for a page is
+		// asked for alone, where that is not known.
+		if m := c.manners(); !c.force || m.edge > 0 {
+			part.hi++
+		}
+		f.Until = part.hi
+	}
+	items, err := c.ids.List(part.lo, part.hi)
 	if errors.Is(err, reconcile.ErrTooMany) {
-		return d, negEnd{tooMany, err.Error()}, nil
+		return d, 0, negEnd{tooMany, err.Error()}, nil
 	}
 	if err != nil {
-		return d, end, err
+		return d, 0, end, err
 	}
-	f.Since, f.Until = part.lo, part.hi
-	if part.hi == openEnd {
-		f.Until = 0
-	}
-	session, end, err := v.reconcileWindow(f, items)
-	if d.ours = len(items); err == nil && session != nil {
-		d.begun = true
-		d.need = session.Need()
-		_, d.have = session.Counts()
-	}
-	return d, end, err
+	d, end, err = c.differ(&c.lists, f, items)
+	return d, len(items), end, err
 }
 
 // fetch gets events by their ids, and remembers which of them cannot be had: missed. Of these the relay gave no answer about

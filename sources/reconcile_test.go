@@ -75,8 +75,9 @@ func (k *intake) holds(events []string) {
 // reconciler answers NEG-OPEN and NEG-MSG by go-nostr's responder, as khatru does.
 type reconciler struct {
 	events []string
-	cap    int                                           // most ids of a session, as strfry's
-	before func(c *relaytest.Conn, sub, msg string) bool // true: it has answered the NEG-OPEN or NEG-MSG
+	cap    int                                                        // most ids of a session, as strfry's
+	before func(c *relaytest.Conn, sub, msg string) bool              // true: it has answered the NEG-OPEN or NEG-MSG
+	lists  func(f nostr.Filter, newest []*nostr.Event) []*nostr.Event // of what the filter takes; nil: all
 
 	mu    sync.Mutex
 	open  map[string]*negentropy.Negentropy
@@ -107,12 +108,20 @@ func (n *reconciler) handle(c *relaytest.Conn, m relaytest.Message) bool {
 		return true
 	}
 	if e, ok := env.(*nip77.OpenEnvelope); ok {
-		v := vector.New()
+		var list []*nostr.Event
 		for _, ev := range n.events {
 			var parsed nostr.Event
 			if err := json.Unmarshal([]byte(ev), &parsed); err == nil && e.Filter.Matches(&parsed) {
-				v.Insert(parsed.CreatedAt, parsed.ID)
+				list = append(list, &parsed)
 			}
+		}
+		if n.lists != nil {
+			newestFirst(list)
+			list = n.lists(e.Filter, list)
+		}
+		v := vector.New()
+		for _, ev := range list {
+			v.Insert(ev.CreatedAt, ev.ID)
 		}
 		if n.cap > 0 && v.Size() > n.cap {
 			c.Send(fmt.Sprintf(`["NEG-ERR",%q,"blocked: too many query results",%d]`, sub, n.cap))
