@@ -1,6 +1,7 @@
 package relaytest
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -42,11 +43,19 @@ func (c *Conn) negentropy(m Message) {
 func (r *Relay) vector(f nostr.Filter) *vector.Vector {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	v := vector.New()
+	var hits []*nostr.Event
 	for i := range r.stored {
 		if e := &r.stored[i].event; f.Matches(e) {
-			v.Insert(e.CreatedAt, e.ID)
+			hits = append(hits, e)
 		}
+	}
+	if most := r.script.NegMost; most > 0 && len(hits) > most {
+		slices.SortFunc(hits, func(a, b *nostr.Event) int { return cmp.Compare(b.CreatedAt, a.CreatedAt) })
+		hits = hits[:most]
+	}
+	v := vector.New()
+	for _, e := range hits {
+		v.Insert(e.CreatedAt, e.ID)
 	}
 	v.Seal()
 	return v

@@ -39,6 +39,7 @@ type Script struct {
 
 	Count      bool // answer COUNT (NIP-45), counting what Paging.Withheld keeps back too
 	Negentropy bool // reconcile (NIP-77)
+	NegMost    int  // the newest ids of a filter, no more, without a word; 0: all
 
 	// How it answers an EVENT.
 	OK           func(e nostr.Event) Answer // nil: accept. Called with no lock held, from each connection's goroutine

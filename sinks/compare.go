@@ -73,13 +73,13 @@ func (a *attempt) compare(ctx context.Context, full, insist bool) (Compared, err
 	s := a.s
 	c := &comparison{a: a, ctx: ctx, start: s.now(), insist: insist, open: make(map[uint64]struct{}), lacked: make(map[uint64]struct{})}
 	c.res = Compared{At: c.start, Full: full}
-	for _, it := range s.ledger.Open() {
-		c.open[it.Ordinal] = struct{}{}
-	}
 	_, _, frontier, _ := s.ledger.Account()
 	c.frontier = frontier.Ordinal
+	for _, it := range s.ledger.Open() { // after the frontier: what is opened between the two lies behind it
+		c.open[it.Ordinal] = struct{}{}
+	}
 	setting := s.comparer.setting.Load()
-	since := max(1, s.ledger.Since())
+	since := max(0, s.ledger.Since())
 	if !full {
 		since = max(since, c.start.Add(-setting.Depth).Unix())
 	}
@@ -133,27 +133,37 @@ func (c *comparison) filter(f event.Filter, since int64) error {
 	}
 	defer release()
 	spans := reconcile.NewSpans(ids, lo, hi, s.now().Unix())
+	var lists relay.Lists
 	for tries := 0; ; {
 		lo, hi, ok, err := spans.Next()
 		if err != nil || !ok {
 			return err
 		}
-		lacks, both, end, err := c.window(f, lo, hi, ids)
+		d, ours, end, err := c.window(&lists, f, lo, hi, ids)
 		if err != nil {
 			return err
 		}
+		c.surplus += len(d.Need)
 		if c.surplus > maxSurplus {
 			return c.stop(fmt.Sprintf("the relay has more than %d events that are not archived", maxSurplus))
 		}
 		switch end.Kind {
 		case relay.NegSettled:
 			tries = 0
-			spans.Done(both)
-			if err := c.take(lacks); err != nil {
+			spans.Done(ours + len(d.Need))
+			c.res.Listed += ours
+			if err := c.take(d.Have); err != nil {
 				return err
 			}
-		case relay.NegTooMany:
-			if !spans.Smaller() {
+		case relay.NegTooMany, relay.NegCut:
+			if end.Kind == relay.NegCut {
+				spans.Fewer(lists.Most())
+			}
+			switch {
+			case spans.Smaller():
+			case !d.Begun: // it would say so of each second
+				return c.stop(c.a.doesNotReconcile(end.Reason))
+			default:
 				_ = c.stop(fmt.Sprintf("more than can be compared is dated %s", date(lo)))
 				spans.Skip()
 			}
@@ -170,44 +180,31 @@ func (c *comparison) filter(f event.Filter, since int64) error {
 	}
 }
 
-// window finds which of our ids in one window the relay lacks; both is how many ids there are on either side.
-func (c *comparison) window(f event.Filter, lo, hi int64, ids reconcile.IDs) (lacks []event.ID, both int, end relay.NegEnd, err error) {
+// window finds which of our ids in one window the relay lacks; ours is how many we have.
+func (c *comparison) window(lists *relay.Lists, f event.Filter, lo, hi int64, ids reconcile.IDs) (d relay.Difference, ours int, end relay.NegEnd, err error) {
 	s := c.a.s
 	leave, err := s.o.Seen.Room(c.ctx)
 	if err != nil {
-		return nil, 0, end, err
+		return d, 0, end, err
 	}
 	defer leave()
 	items, err := ids.List(lo, hi)
 	switch {
 	case errors.Is(err, reconcile.ErrTooMany):
-		return nil, 0, relay.NegEnd{Kind: relay.NegTooMany}, nil
+		return relay.Difference{Begun: true}, 0, relay.NegEnd{Kind: relay.NegTooMany}, nil
 	case err != nil || len(items) == 0:
-		return nil, 0, end, err
+		return d, 0, end, err
 	}
-	// No wider than what we have: what only the relay has is of no use here.
-	f.Since, f.Until = max(items[0].CreatedAt, 1), items[len(items)-1].CreatedAt
-	have := func(id event.ID) { lacks = append(lacks, id) } // some perhaps twice
-	session, end, err := c.a.sess.Reconcile(c.ctx, f, items, have, 0)
+	// No wider than what we have: what only the relay has is of no use here. But for a second, for until is exclusive at some relays.
+	f.Since, f.Until = items[0].CreatedAt, items[len(items)-1].CreatedAt+1
+	d, end, err = lists.Compare(c.ctx, c.a.sess, f, items, 0)
 	switch {
 	case err != nil && end.Kind == relay.NegDropped:
 		s.comparer.drops++
 	case err == nil || end.Answered:
 		s.comparer.drops = 0
 	}
-	if err != nil {
-		return nil, 0, end, err
-	}
-	need := 0
-	if session != nil {
-		need, _ = session.Counts()
-		c.surplus += need
-	}
-	if end.Kind == relay.NegSettled {
-		c.res.Listed += len(items)
-	}
-	slices.SortFunc(lacks, func(a, b event.ID) int { return slices.Compare(a[:], b[:]) })
-	return slices.Compact(lacks), len(items) + need, end, nil
+	return d, len(items), end, err
 }
 
 // take looks up what the relay lacks: which of it was sent, and would be by the rules of now. Beyond maxOffered it only counts.
@@ -263,18 +260,19 @@ func (c *comparison) hand() error {
 	s := c.a.s
 	whole := c.res.Full && c.res.Text == ""
 	counters, _, _, _ := s.ledger.Account()
+	count, _, _ := s.ledger.Lack()
 	had := counters.Delivered + counters.Duplicate + counters.Superseded
 	lacked := uint64(len(c.marks))
 	if c.judged > 0 {
 		lacked = lacked * uint64(c.res.Lacked) / uint64(c.judged)
 	}
 	many := len(c.marks) >= maxOffered
-	if !many && whole {
+	if next, _ := s.comparer.allAt(); !many && whole && !c.start.Before(next) { // not sooner, for a relay may show its events every other time
 		s.comparer.all(time.Time{}, 0)
 	}
 	switch {
 	case !many:
-	case 2*lacked > had:
+	case 2*lacked > had, lacked+count.Rows > maxLacked: // rows cannot be kept of so many, so nothing else would end this
 		return c.all()
 	case !c.res.Full && 2*c.res.Lacked > c.res.Listed: // perhaps of what is older too
 		c.res.Deeper = true
@@ -310,12 +308,12 @@ func (c *comparison) hand() error {
 	return nil
 }
 
-// all has everything offered that the relay ever had: it has lost most of that. Not each time, for a relay may delete what it takes.
+// all has everything offered that the relay ever had: it has lost most of that, or very much. Not each time, for a relay may delete what it takes.
 func (c *comparison) all() error {
 	s := c.a.s
 	next, wait := s.comparer.allAt()
 	if c.start.Before(next) && next.Before(c.start.Add(2*lastLack)) && !c.insist {
-		_ = c.stop(fmt.Sprintf("it lacks most of what it was sent, again: offered after %s", date(next.Unix())))
+		_ = c.stop(fmt.Sprintf("it lacks much of what it was sent, again: offered after %s", date(next.Unix())))
 		return nil
 	}
 	wait = min(max(2*wait, firstLack), lastLack)
@@ -327,7 +325,7 @@ func (c *comparison) all() error {
 	}
 	c.res.All = true
 	s.log.Warn().Int("lacked", c.res.Lacked).Int("of", c.res.Listed).Uint64("archived", n).Msg(
-		"the sink lacks most of what it was sent: all of it is offered again, behind what is new")
+		"the sink lacks most, or very much, of what it was sent: all of it is offered again, behind what is new")
 	s.nudge()
 	return nil
 }
