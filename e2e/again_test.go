@@ -210,6 +210,9 @@ func TestOneMoreAuthor(t *testing.T) {
 				return src, requests, sent
 			}
 			src, first, _ := backfill(npubs)
+			if len(first) > 10 {
+				t.Errorf("%d authors at first: %d REQs, want 3 of 500 authors each, and a few to learn how much the relay gives at once", authors, len(first))
+			}
 			if src.New != int64(len(all)) {
 				t.Fatalf("%d authors: %d new, want %d", authors, src.New, len(all))
 			}

@@ -19,9 +19,10 @@ const maxPages = 10
 type task struct {
 	group  group
 	window window
-	walk   *walk // nil: not begun
-	late   int64 // visit.late when it began
-	tries  int   // of this page
+	walk   *walk      // nil: not begun
+	late   int64      // visit.late when it began
+	tries  int        // of this page
+	rest   *remainder // what waits for this one; nil: nothing
 	ready  time.Time
 	gaps   int // of the walk's, told to the saver
 	// unsaved: what the last page has proven is not on disk yet. The next one waits for that, so that the end of this process
@@ -122,7 +123,7 @@ func (c *crew) launch(ctx context.Context) (wait time.Duration, err error) {
 		wait = time.Hour
 		var next *task
 		for i, t := range c.waiting {
-			if t.unsaved.Load() {
+			if t.unsaved.Load() || t.walk != nil && t.walk.step() == stepProbe && c.probing() {
 				continue
 			}
 			if left := time.Until(t.ready); left > 0 {
@@ -141,15 +142,27 @@ func (c *crew) launch(ctx context.Context) (wait time.Duration, err error) {
 		if next.walk == nil {
 			if parts := c.fit(next); len(parts) > 1 {
 				c.waiting = append(parts, c.waiting...)
+				c.release(next, false)
 				continue
 			}
 			c.begin(next)
 		}
+		if end, ok := next.walk.spared(); ok {
+			if err := c.digest(next, end); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		if !c.fly(ctx, next) {
-			c.done(next, c.v.s.enough())
+			c.over(next, c.v.s.enough())
 		}
 	}
 	return time.Hour, nil
+}
+
+// probing says that a probe is under way. One tells all walks.
+func (c *crew) probing() bool {
+	return slices.ContainsFunc(c.flying, func(t *task) bool { return t.request.step == stepProbe })
 }
 
 // rests notes how long nothing is asked: all that is left is to be asked again later.
@@ -247,7 +260,7 @@ func (c *crew) land(l landing) error {
 			return err
 		}
 		if !again {
-			c.done(t, out)
+			c.over(t, out)
 			return nil
 		}
 		t.tries++
@@ -256,7 +269,7 @@ func (c *crew) land(l landing) error {
 		return nil
 	case w.whole && t.limited && t.request.limit < len(t.group.atoms):
 		v.s.spend(len(a.ids))
-		c.done(t, v.s.enough())
+		c.over(t, v.s.enough())
 		return nil
 	default:
 		v.sess.Progress()
@@ -277,6 +290,12 @@ func (c *crew) land(l landing) error {
 		}
 		end = w.took(a)
 	}
+	return c.digest(t, end)
+}
+
+// digest goes on with a task after what its walk has said.
+func (c *crew) digest(t *task, end verdict) error {
+	v, w := c.v, t.walk
 	t.tries = 0
 	for w.step() == stepLeaf {
 		leaf := w.next(v.size())
@@ -323,24 +342,14 @@ func (c *crew) land(l landing) error {
 		}
 	}
 	switch {
-	case end.done && w.split:
+	case end.done && w.split > 0:
 		c.apart(t)
 	case end.done:
-		c.done(t, outcome{complete: end.complete, reason: end.reason, gaps: w.gaps, asked: end.complete != No || len(w.gaps) > 0 && !w.ignores && !w.unread})
+		c.over(t, outcome{complete: end.complete, reason: end.reason, gaps: w.gaps, asked: end.complete != No || len(w.gaps) > 0 && !w.ignores && !w.unread})
 	case t.limited && v.s.spend(w.fresh):
-		c.done(t, v.s.enough())
+		c.over(t, v.s.enough())
 	default:
 		c.waiting = append([]*task{t}, c.waiting...) // what is begun first
 	}
 	return nil
-}
-
-// apart goes on with each author of a task alone.
-func (c *crew) apart(t *task) {
-	c.v.s.moreWalks(len(t.group.atoms) - 1)
-	for _, a := range t.group.atoms {
-		f := a.filter
-		f.Kinds = t.group.filter.Kinds // of the part that t is
-		c.waiting = append(c.waiting, &task{group: group{atoms: []atom{a}, filter: f}, window: t.window, joint: t.joint, part: t.part})
-	}
 }

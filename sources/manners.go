@@ -19,7 +19,7 @@ type manners struct {
 	cut      int   // the smallest page below what was asked for that something was missing from; 0: none
 	cuts     int   // how often that was so
 	uneven   bool  // and not always at the same size: some relays count bytes
-	tried    bool  // another page than first
+	another  bool  // page than first was tried
 	steps    int   // see orderedAfter
 	finished int   // the largest page that the relay called its last (NIP-67) and after which nothing came
 	lies     bool  // something did
@@ -31,6 +31,8 @@ type manners struct {
 	heeds    bool  // and looks at since and until then
 	thin     bool  // it takes events out of its pages: it has more in a window than came, and gave all that it gives
 	probed   int   // so many events of anybody were asked for, only to see how many come
+	came     int   // events, on all pages
+	twice    int   // of them, on pages that were asked for again in parts
 }
 
 func newManners(page int, sure bool) *manners {
@@ -39,6 +41,7 @@ func newManners(page int, sure bool) *manners {
 
 // saw notes a page.
 func (m *manners) saw(a *answer, asked int) {
+	m.came += a.size()
 	if asked == m.page { // what is asked for less may give more, or less
 		m.largest = max(m.largest, a.size())
 	}
@@ -80,9 +83,9 @@ func (m *manners) cutAt(n, asked int) {
 		m.cut = n
 	}
 	switch {
-	case asked == m.first && m.page == m.first && !m.tried && 4*n < m.first && n >= 10:
+	case asked == m.first && m.page == m.first && !m.another && 4*n < m.first && n >= 10:
 		// eventstore gives a quarter of what it could when asked for more than that.
-		m.page, m.tried = 4*n, true
+		m.page, m.another = 4*n, true
 	case asked == m.page && m.page != m.first && 2*n < asked: // that was not it
 		m.page = m.first
 	}
@@ -93,6 +96,19 @@ func (m *manners) trusted() bool { return m.sure && m.largest >= m.page }
 
 // steady says that pages are cut at the same size.
 func (m *manners) steady() bool { return m.cuts >= steadyAfter && !m.uneven }
+
+// probe notes that n events came when asked were asked for, of anybody.
+func (m *manners) probe(n, asked int) {
+	m.probed, m.gave = max(m.probed, asked), max(m.gave, n)
+}
+
+// tried says that the relay was probed for as many.
+func (m *manners) tried(n int) bool { return m.probed >= n }
+
+// unlearned says that a page of n counts as full only because none that was longer has come yet.
+func (m *manners) unlearned(n, asked int) bool {
+	return n < asked && asked == m.page && m.cut == 0 && !m.trusted() && n >= m.largest
+}
 
 // full says whether something may be missing from a page of n. Half of the smallest page that was cut counts as full,
 // unless several were cut at the same size. While none was, a page is as full as can be when none was longer.

@@ -109,6 +109,141 @@ func TestHintsAreBelievedOnceTheyProvedTrue(t *testing.T) {
 	}
 }
 
+// groupWalk asks for several authors, in parts where a page was full, and says how many requests that took.
+func groupWalk(t interface{ Fatalf(string, ...any) }, m model, known *manners, f event.Filter, in window) (got map[int]bool, pages, wire int) {
+	got = map[int]bool{}
+	type ask struct {
+		authors, rest []event.PubKey
+		size          int
+	}
+	waiting := []ask{{authors: f.Authors}}
+	divide := func(authors []event.PubKey, n int) {
+		for i := range n {
+			waiting = append(waiting, ask{authors: authors[i*len(authors)/n : (i+1)*len(authors)/n]})
+		}
+	}
+	for len(waiting) > 0 {
+		a := waiting[0]
+		authors := a.authors
+		waiting = waiting[1:]
+		f.Authors = authors
+		w := newWalk(f, in, known)
+		w.apart = len(authors) > 1
+		out := run(t, m, w)
+		pages, wire = pages+out.pages, wire+out.wire
+		for i := range out.got {
+			got[i] = true
+		}
+		if w.split > 0 {
+			if len(out.proven) > 0 {
+				t.Fatalf("%d authors: %v is proven by a page that was full", len(authors), out.proven)
+			}
+			divide(a.rest, len(a.rest))
+			if n := len(authors); known.sampled(n) {
+				some := (n + inSample - 1) / inSample
+				waiting = append(waiting, ask{authors[:some], authors[some:], w.split})
+			} else {
+				divide(authors, n)
+			}
+			continue
+		}
+		if len(a.rest) > 0 {
+			divide(a.rest, shares(len(a.rest), len(authors), w.count, a.size))
+		}
+		for i, e := range m.events {
+			asked := slices.ContainsFunc(authors, func(k event.PubKey) bool { return k[0] == e.author })
+			if asked && !got[i] && slices.ContainsFunc(out.proven, func(p window) bool { return p.lo <= e.at && e.at <= p.hi }) {
+				t.Fatalf("event %d of %d is inside the proven window and did not come", i, e.at)
+			}
+		}
+		if out.verdict.complete == Yes && !slices.Equal(out.proven, windows{in}) {
+			t.Fatalf("complete, and proven is %v", out.proven)
+		}
+	}
+	return got, pages, wire
+}
+
+// Whatever authors have, and whatever the relay gives at once: what is proven of a group has come, and many who have little cost
+// hardly more requests than pages.
+func TestGroupsOfAuthors(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		seed := rapid.Uint64().Draw(t, "seed")
+		random := rand.New(rand.NewPCG(seed, 1))
+		m := model{
+			cap: rapid.IntRange(3, 90).Draw(t, "cap"), exclusive: rapid.Bool().Draw(t, "exclusive"), apart: rapid.Bool().Draw(t, "apart"),
+			quarter: rapid.IntRange(0, 3).Draw(t, "quarter") == 0, members: rapid.IntRange(0, 3).Draw(t, "members only") == 0,
+		}
+		f := event.Filter{}
+		for i := range rapid.IntRange(2, 120).Draw(t, "authors") {
+			f.Authors = append(f.Authors, event.PubKey{byte(i)})
+			busy := 0
+			switch random.IntN(10) {
+			case 0:
+				busy = random.IntN(100)
+			case 1, 2, 3:
+				busy = random.IntN(3)
+			}
+			for range busy {
+				m.events = append(m.events, stored{1_700_000_000 + random.Int64N(1e7), 1, byte(i)})
+			}
+		}
+		if rapid.Bool().Draw(t, "others") {
+			for range random.IntN(300) {
+				m.events = append(m.events, stored{1_700_000_000 + random.Int64N(1e7), 1, 255})
+			}
+		}
+		groupWalk(t, m, newManners(500, false), f, window{0, openEnd})
+	})
+}
+
+// TestManyQuietAuthors: of a relay of which nothing is known, a group is not asked for author by author.
+func TestManyQuietAuthors(t *testing.T) {
+	var quiet []stored
+	f := event.Filter{}
+	for i := range 250 {
+		f.Authors = append(f.Authors, event.PubKey{byte(i)})
+		quiet = append(quiet, stored{1_700_000_000 + int64(i)*1000, 1, byte(i)})
+	}
+	one := slices.Clone(quiet)
+	for i := range 400 {
+		one = append(one, stored{1_690_000_000 + int64(i)*1000, 1, 7})
+	}
+	busy := slices.Clone(quiet)
+	for i := range 250 * 100 {
+		busy = append(busy, stored{1_690_000_000 + int64(i), 1, byte(i % 250)})
+	}
+	others := slices.Clone(quiet)
+	for i := range 1000 {
+		others = append(others, stored{1_690_000_000 + int64(i)*1000, 1, 255})
+	}
+	for _, test := range []struct {
+		name        string
+		events      []stored
+		members     bool
+		pages, wire int // at most
+	}{
+		{"and others", others, false, 2, 750},
+		{"nobody else", quiet, false, 12, 760},
+		{"nobody else, and it does not say how much it gives", quiet, true, 12, 500},
+		{"one is not", one, false, 40, 1200},
+		{"none of them is", busy, false, 510, 25_250 + 2*500 + 10},
+	} {
+		known := newManners(500, false)
+		m := model{events: test.events, cap: 500, apart: true, members: test.members}
+		got, pages, wire := groupWalk(t, m, known, f, window{0, openEnd})
+		want := 0
+		for _, e := range test.events {
+			if e.author < 250 {
+				want++
+			}
+		}
+		if len(got) != want || pages > test.pages || wire > test.wire {
+			t.Errorf("%s: %d of %d events in %d requests, %d on the wire; want all in at most %d, %d", test.name, len(got), want, pages, wire, test.pages, test.wire)
+		}
+		t.Logf("%s: %d requests, %d on the wire for %d", test.name, pages, wire, want)
+	}
+}
+
 // A full page for several authors need not be the newest events: then each is asked for alone.
 func TestAuthorsApart(t *testing.T) {
 	var all []stored
@@ -120,8 +255,8 @@ func TestAuthorsApart(t *testing.T) {
 	w := newWalk(f, window{0, openEnd}, newManners(500, false))
 	w.apart = true
 	out := run(t, m, w)
-	if !w.split || len(out.proven) > 0 {
-		t.Errorf("split %v, proven %v, want two walks and nothing proven yet", w.split, out.proven)
+	if w.split == 0 || len(out.proven) > 0 {
+		t.Errorf("split after a page of %d, proven %v, want two walks and nothing proven yet", w.split, out.proven)
 	}
 	known := newManners(500, false)
 	for _, author := range f.Authors {
@@ -129,13 +264,13 @@ func TestAuthorsApart(t *testing.T) {
 	}
 	w = newWalk(f, window{1_700_000_000 - 85, openEnd}, known)
 	w.apart = true
-	if run(t, m, w); !w.split {
+	if run(t, m, w); w.split == 0 {
 		t.Error("a full page for two authors was taken as whole")
 	}
 	w = newWalk(f, window{1_700_000_000 - 10, openEnd}, known)
 	w.apart = true
-	if out := run(t, m, w); w.split || out.verdict.complete != Yes || out.pages != 1 {
-		t.Errorf("a short page for two authors: split %v, complete %v, %d pages, want one page that says it all", w.split, out.verdict.complete, out.pages)
+	if out := run(t, m, w); w.split > 0 || out.verdict.complete != Yes || out.pages != 1 {
+		t.Errorf("a short page for two authors: split after a page of %d, complete %v, %d pages, want one page that says it all", w.split, out.verdict.complete, out.pages)
 	}
 }
 

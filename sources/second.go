@@ -60,16 +60,36 @@ func (w *walk) look(s *second) {
 	}
 	w.second = s
 	s.doubt = w.m.cut == 0 && !w.m.trusted() && s.n < s.asked
-	switch {
-	case s.doubt && s.n < w.m.gave:
-		w.surely(s)
-		return
-	case s.doubt && s.n >= w.m.probed:
+	if s.doubt && s.n >= w.m.gave && !w.m.tried(s.n+1) {
 		// All that ever came was of that second. Does the relay give more at once, of whatever it has?
 		s.step = stepProbe
 		return
 	}
-	w.takeApart(s)
+	w.lookOn()
+}
+
+// tookProbe learns from what a probe has brought.
+func (w *walk) tookProbe(a answer) {
+	if s := w.second; w.unsure.n == 0 && s.n == 1 && a.n == 1 {
+		if _, same := a.ids[s.only]; !same {
+			w.m.cutAt(1, 2)
+		}
+	}
+	w.m.probe(a.n, w.asked.limit)
+	w.probed()
+}
+
+// lookOn looks at a second, now that all is known that a probe can tell.
+func (w *walk) lookOn() {
+	s := w.second
+	switch {
+	case s.doubt && s.n == 1 && w.m.cut == 0 && !s.more:
+		w.alone()
+	case s.doubt && s.n < w.m.gave:
+		w.surely(s)
+	default:
+		w.takeApart(s)
+	}
 }
 
 // alone takes a second's one event for all there is.
@@ -106,23 +126,6 @@ func (w *walk) tookSecond(a answer) {
 		}
 		w.m.cutAt(s.n, s.asked)
 		w.look(s)
-	case stepProbe:
-		w.m.probed = s.n + 1
-		if s.n == 1 {
-			if _, same := a.ids[s.only]; !same && a.n == 1 {
-				w.m.cutAt(1, 2)
-				w.takeApart(s)
-				return
-			}
-			w.m.gave = max(w.m.gave, a.n)
-			w.alone()
-			return
-		}
-		if w.m.gave = max(w.m.gave, a.n); a.n > s.n {
-			w.surely(s)
-			return
-		}
-		w.takeApart(s)
 	case stepPart:
 		w.fresh, s.got = a.n, max(s.got, a.size())
 		s.tainted = s.tainted || w.tainted
@@ -152,14 +155,10 @@ func (w *walk) tookSecond(a answer) {
 // failed says that the relay did not answer what is of use but not needed, a probe or a reconciliation, or refused a part.
 func (w *walk) failed() verdict {
 	w.proved, w.fresh = nil, 0
-	s := w.second
 	switch w.asked.step {
 	case stepProbe:
-		if w.m.probed = s.n + 1; s.n == 1 {
-			w.alone()
-		} else {
-			w.takeApart(s)
-		}
+		w.m.probe(0, w.asked.limit)
+		w.probed()
 	case stepLeaf:
 		w.miss()
 	case stepPart: // it asks for too much

@@ -60,7 +60,9 @@ type walk struct {
 	ignores bool    // pages of nothing but such events came
 	unread  bool    // pages of nothing but unreadable events came
 	secret  bool    // there may be more behind what the relay does not show
-	split   bool    // to be asked for author by author
+	split   int     // the page that was full: to be asked for again in parts, by author; 0: none was
+	count   int     // events of the window that came
+	unsure  unsure  // a page for several authors that is as full as any was
 	gaps    []hole
 }
 
@@ -123,6 +125,8 @@ func (w *walk) step() step {
 	switch {
 	case w.astray >= maxAstray:
 		return stepDone
+	case w.unsure.n > 0:
+		return stepProbe
 	case w.second != nil:
 		return w.second.step
 	case !w.paged:
@@ -157,7 +161,10 @@ func (w *walk) next(most int) request {
 	case stepCheck:
 		in = window{w.second.since, w.second.at}
 	case stepProbe:
-		r.filter, in, r.limit = event.Filter{}, window{0, openEnd}, w.second.n+1
+		r.filter, in, r.limit = event.Filter{}, window{0, openEnd}, w.m.page
+		if w.unsure.n == 0 {
+			r.limit = w.second.n + 1
+		}
 	case stepPart, stepLeaf:
 		p := w.second.parts[len(w.second.parts)-1]
 		r.filter, in = p.filter, window{w.second.at, w.second.at}
@@ -180,8 +187,9 @@ func (w *walk) next(most int) request {
 func (w *walk) took(a answer) verdict {
 	w.proved, w.fresh = nil, 0
 	w.tainted = a.tooBig > 0
-	w.tooBig = w.tooBig || w.tainted
 	if w.asked.step != stepProbe {
+		w.count += a.n
+		w.tooBig = w.tooBig || w.tainted
 		w.strays = w.strays || a.stray || a.above > 0
 	}
 	if w.strays && a.above > a.n || a.below > max(a.n, minPassed) && a.disordered {
@@ -204,6 +212,8 @@ func (w *walk) took(a answer) verdict {
 		w.tookPage(a)
 	case stepBisect:
 		w.tookBisect(a)
+	case stepProbe:
+		w.tookProbe(a)
 	default:
 		w.tookSecond(a)
 	}
@@ -354,10 +364,13 @@ func (w *walk) tookPage(a answer) {
 	w.passed, w.barren = 0, 0
 	size, most := a.size(), w.asked.limit
 	if w.apart {
-		if w.split = w.full(&a); w.split {
-			w.paged = true
-		} else {
+		switch {
+		case !w.full(&a):
 			w.end()
+		case !a.more && a.total <= size && w.m.unlearned(size, most) && !w.m.tried(most):
+			w.unsure = unsure{n: size, asked: most, tainted: w.tainted}
+		default:
+			w.inParts(size)
 		}
 		return
 	}
