@@ -293,7 +293,7 @@ func (a *Archive) adopt(seg *segmentFile) {
 func shelved(seg *segmentFile) segment {
 	return segment{
 		files: files{name: seg.name, plain: true, hasOrigin: true},
-		first: seg.first, known: true, lines: seg.lines, end: seg.written,
+		first: seg.first, known: true, lines: seg.lines, held: seg.lines, end: seg.written,
 	}
 }
 

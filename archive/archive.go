@@ -87,7 +87,7 @@ type Status struct {
 	Dir          string
 	Segments     int
 	Bytes        int64  // of text, uncompressed
-	Events       uint64 // lines, blank ones included
+	Events       uint64 // lines that hold one
 	Free         int64  // bytes left on the filesystem, as last seen
 	MinFree      int64
 	Waiting      string // why nothing is appended now; empty: it is
@@ -263,7 +263,7 @@ func (a *Archive) Status() Status {
 	for _, s := range a.shelf.segs {
 		st.Segments++
 		st.Bytes += s.end
-		st.Events += s.lines
+		st.Events += s.held
 	}
 	st.Withdrawn = a.shelf.moved
 	a.shelf.mu.Unlock()
@@ -319,6 +319,7 @@ type tail struct {
 	failed   error       // an fsync's; the syncer leaves it alone until the appender has mended it
 	dead     bool        // the syncer has ended by a panic: failed cannot be mended
 	mark     place.Place // everything before is durable
+	markHeld uint64      // events in mark's segment before it
 	number   uint32      // of the next segment, as the mark has it
 	lastSync time.Time
 	held     place.Place // the end that the observer is to be told when there is room; zero: none

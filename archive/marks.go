@@ -10,8 +10,10 @@ import (
 
 // In the state's bucket "archive":
 //
-//	mark            place (place.Append) | number of the next segment u32 | next ordinal u64 | reserved u64, big-endian
-//	segments/NUMBER first ordinal u64 | lines u64 | length of the text u64; of segments that take no more
+//	mark            place (place.Append) | number of the next segment u32 | next ordinal u64 | reserved u64 | held u64, big-endian
+//	segments/NUMBER first ordinal u64 | lines u64 | length of the text u64 | held u64; of segments that take no more
+//
+// Older ones have no held: it is counted then.
 const (
 	stateBucket    = "archive"
 	segmentsBucket = "segments"
@@ -25,6 +27,8 @@ type mark struct {
 	next   uint64 // ordinal, at that time
 	// reserved is above every ordinal that may have been issued since.
 	reserved uint64
+	held     uint64 // lines with an event in synced's segment, before synced
+	counted  bool   // held is known
 }
 
 // reserveAhead is how many ordinals a mark reserves: what some minutes bring at full speed.
@@ -34,7 +38,11 @@ func (m mark) encode() []byte {
 	b := m.synced.Append(nil)
 	b = binary.BigEndian.AppendUint32(b, m.number)
 	b = binary.BigEndian.AppendUint64(b, m.next)
-	return binary.BigEndian.AppendUint64(b, m.reserved)
+	b = binary.BigEndian.AppendUint64(b, m.reserved)
+	if m.counted {
+		b = binary.BigEndian.AppendUint64(b, m.held)
+	}
+	return b
 }
 
 // loadState returns zero values where there are none. A value that cannot be right is as if it were not there: more
@@ -49,21 +57,25 @@ func (a *Archive) loadState() (m mark, segs map[uint32]segment, err error) {
 		if b == nil {
 			return nil
 		}
-		if v := b.Get(markKey); len(v) == place.Size+4+8+8 {
+		if v := b.Get(markKey); len(v) == place.Size+4+8+8 || len(v) == place.Size+4+8+8+8 {
 			m.synced, _ = place.Decode(v)
 			m.number = binary.BigEndian.Uint32(v[place.Size:])
 			m.next = binary.BigEndian.Uint64(v[place.Size+4:])
 			m.reserved = binary.BigEndian.Uint64(v[place.Size+4+8:])
+			if v = v[place.Size+4+8+8:]; len(v) > 0 {
+				m.held, m.counted = binary.BigEndian.Uint64(v), true
+			}
 		}
 		rows := tx.Bucket(stateBucket, segmentsBucket)
 		if rows == nil {
 			return nil
 		}
 		return rows.ForEach(func(k, v []byte) error {
-			if len(k) == 4 && len(v) == 24 {
+			if len(k) == 4 && len(v) == 32 {
 				segs[binary.BigEndian.Uint32(k)] = segment{
 					first: binary.BigEndian.Uint64(v), known: true,
 					lines: binary.BigEndian.Uint64(v[8:]), end: int64(binary.BigEndian.Uint64(v[16:])),
+					held: binary.BigEndian.Uint64(v[24:]),
 				}
 			}
 			return nil
@@ -82,7 +94,7 @@ func (a *Archive) saveMark() {
 		return
 	}
 	a.tail.mu.Lock()
-	m := mark{synced: a.tail.mark, number: a.tail.number}
+	m := mark{synced: a.tail.mark, held: a.tail.markHeld, counted: true, number: a.tail.number}
 	a.tail.mu.Unlock()
 	segs := a.shelf.unsaved()
 	_, m.next = a.shelf.end()
@@ -97,6 +109,7 @@ func (a *Archive) saveMark() {
 			v := binary.BigEndian.AppendUint64(nil, s.first)
 			v = binary.BigEndian.AppendUint64(v, s.lines)
 			v = binary.BigEndian.AppendUint64(v, uint64(s.end))
+			v = binary.BigEndian.AppendUint64(v, s.held)
 			if err := rows.Put(binary.BigEndian.AppendUint32(nil, s.number), v); err != nil {
 				return err
 			}

@@ -305,6 +305,32 @@ func (r *Reader) anchor(s segment, h *handle) error {
 }
 
 // countLines counts newlines between two offsets.
+// countHeld is how many lines between from, where one begins, and to hold an event: recovery leaves the others blank.
+func countHeld(text io.ReaderAt, from, to int64) (n uint64, err error) {
+	b, begins := make([]byte, readAhead), true
+	for from < to {
+		got, err := text.ReadAt(b[:min(int64(len(b)), to-from)], from)
+		from += int64(got)
+		for rest := b[:got]; len(rest) > 0; {
+			if begins && rest[0] != ' ' && rest[0] != '\n' {
+				n++
+			}
+			i := bytes.IndexByte(rest, '\n')
+			if begins = i >= 0; !begins {
+				break
+			}
+			rest = rest[i+1:]
+		}
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
 func countLines(text io.ReaderAt, from, to int64) (n uint64, err error) {
 	b := make([]byte, readAhead)
 	for from < to {

@@ -64,6 +64,9 @@ func (a *Archive) recover() error {
 	a.shelf.next = r.next
 	end, _ := a.shelf.end()
 	a.tail.mark, a.tail.number = end, a.number
+	if n := len(a.shelf.segs); n > 0 {
+		a.tail.markHeld = a.shelf.segs[n-1].held
+	}
 	a.saveMark()
 	return nil
 }
@@ -102,12 +105,39 @@ func (r *recovery) segment(f files) (segment, error) {
 		return s, err
 	}
 	if known && s.end == row.end {
-		s.first, s.lines, s.known, s.saved = row.first, row.lines, true, true
+		s.first, s.lines, s.held, s.known, s.saved = row.first, row.lines, row.held, true, true
 		if !checked {
 			return s, nil
 		}
 	}
-	return s, r.number(&s, row, known, checked)
+	if err := r.number(&s, row, known, checked); err != nil {
+		return s, err
+	}
+	before := s.held
+	if err := r.count(&s, checked); err != nil {
+		return s, err
+	}
+	s.saved = s.saved && s.held == before
+	return s, nil
+}
+
+// count finds out how many events s holds: what the mark says, with those behind it counted.
+func (r *recovery) count(s *segment, checked bool) error {
+	s.held = 0
+	from := int64(0)
+	if checked && r.mark.counted && r.mark.synced.Segment() == s.number {
+		if from = r.from(s.number, s.end); from > 0 {
+			s.held = r.mark.held
+		}
+	}
+	h, err := openSegment(r.a.o.FS, r.a.o.Dir, s.files)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	n, err := countHeld(h.text, from, s.end)
+	s.held += n
+	return err
 }
 
 // syncOrigin keeps the order of all writes: origins are durable before their lines are.

@@ -126,6 +126,81 @@ func TestOriginsAhead(t *testing.T) {
 	}
 }
 
+// TestEventsAreCounted: what the status says is the lines that hold an event, whatever was lost, blanked or renumbered; and no more than
+// what is behind the mark is read for that.
+func TestEventsAreCounted(t *testing.T) {
+	o := archive.Options{Dir: "/a", FS: newDisk(), State: openState(t, filepath.Join(t.TempDir(), "state.db")), SegmentBytes: 3000}
+	wantCount := func(what string, want int) {
+		t.Helper()
+		a := opened(t, o)
+		if got := a.Status().Events; got != uint64(want) {
+			_, next := a.End()
+			t.Errorf("%s: the status says %d events, want %d; the next ordinal is %d", what, got, want, next)
+		}
+		if got := len(readAll(t, a, place.Place{})); got != want {
+			t.Errorf("%s: %d events can be read, want %d", what, got, want)
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	wantCount("nothing", 0)
+	r := start(t, o)
+	for i := range 30 {
+		r.append(i)
+		r.barrier()
+		if got := r.Status().Events; got != uint64(i+1) {
+			t.Fatalf("event %d is written, the status says %d events", i, got)
+		}
+	}
+	before := o.FS.(*disk).killed()
+	r.stop()
+	wantCount("stopped", 30)
+	reads := 0
+	o.FS.(*disk).hook(func(op, name string) error {
+		if op == "read" && strings.HasSuffix(name, ".jsonl") {
+			reads++
+		}
+		return nil
+	})
+	a := opened(t, o)
+	if got := a.Status().Events; got != 30 || reads > 1 {
+		t.Errorf("opened again: the status says %d events after %d reads of texts, want 30 and at most the last line", got, reads)
+	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	o.FS.(*disk).hook(nil)
+	r = start(t, o, func(a *archive.Archive) { a.RaiseFloor(place.Place{}, 1<<20) })
+	r.append(30)
+	r.stop()
+	wantCount("ordinals have jumped", 31)
+
+	o.FS = before
+	wantCount("the files of a kill, and a mark of later", 30)
+	for _, lost := range []string{"", "origins"} {
+		d := before.killed()
+		o := o
+		o.FS, o.State = d, nil
+		texts, origins := d.files(".jsonl"), d.files(".origin")
+		last := len(texts) - 1
+		whole := d.content(texts[last])
+		lines := strings.SplitAfter(whole, "\n")
+		d.set(texts[last], "#"+whole[1:len(whole)-len(lines[len(lines)-2])]) // the first is bad, the last is gone
+		if lost != "" {
+			d.set(origins[last], d.content(origins[last])[:40])
+		}
+		a := opened(t, o)
+		_, next := a.End()
+		if got := a.Status().Events; got != 28 || next <= 28 {
+			t.Errorf("a bad line, a lost one%s: the status says %d events, want 28; the next ordinal is %d", lost, got, next)
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestCorruption(t *testing.T) {
 	const n = 8
 	d, text, origin := written(t, n)

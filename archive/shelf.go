@@ -13,7 +13,8 @@ type segment struct {
 	files
 	first uint64 // ordinal of its first line
 	known bool   // first is
-	lines uint64 // numbered in it, blank ones included
+	lines uint64 // ordinals that are used in it, also those that no line has and those of blank lines
+	held  uint64 // lines that hold an event
 	end   int64  // where readers stop, in bytes of text
 	final bool   // nothing will be appended any more
 	saved bool   // the state has it
@@ -92,7 +93,7 @@ func (sh *shelf) publish(end int64, lines uint64) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s := &sh.segs[len(sh.segs)-1]
-	s.end, s.lines = end, lines
+	s.end, s.lines, s.held = end, lines, lines // this process has written each of them
 	sh.next = max(sh.next, s.first+lines)
 	sh.notifyLocked()
 }
@@ -105,7 +106,7 @@ func (sh *shelf) withdraw(end int64, lines uint64) {
 	if s.end != end {
 		sh.moved++
 	}
-	s.end, s.lines = end, lines
+	s.end, s.lines, s.held = end, lines, lines
 }
 
 // finish says that the last segment takes no more.

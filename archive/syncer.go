@@ -103,7 +103,7 @@ func (a *Archive) syncOnce() (more bool) {
 	}
 	ripe := slices.Clone(t.barriers[:barriers])
 	t.barriers = slices.Delete(t.barriers, 0, barriers)
-	t.mark = end
+	t.mark, t.markHeld = end, t.synced
 	t.lastSync = a.o.Now()
 	t.mu.Unlock()
 
@@ -245,7 +245,7 @@ func (a *Archive) durable(end place.Place, lines uint64) {
 	t := &a.tail
 	t.mu.Lock()
 	t.recs, t.bytes = nil, 0
-	t.mark, t.syncedTo, t.synced = end, int64(end.Offset()), lines
+	t.mark, t.markHeld, t.syncedTo, t.synced = end, lines, int64(end.Offset()), lines
 	t.lastSync = a.o.Now()
 	barriers := t.barriers
 	t.barriers = nil

@@ -52,7 +52,7 @@ func (s status) idle() error {
 		if k.Pending != 0 {
 			return fmt.Errorf("%d events wait for %s", k.Pending, k.URL)
 		}
-		if k.Issued != s.Archive.Lines {
+		if k.Issued != s.Archive.Issued {
 			return errors.New("the archive grows")
 		}
 	}

@@ -42,7 +42,7 @@ type Mirror struct {
 	intake *intake
 	seen   *seen
 	since  time.Time
-	begun  uint64 // the archive's next ordinal at start
+	begun  uint64 // events in the archive at start
 	oldest sources.Oldest
 
 	bigFrames chan struct{}
@@ -79,12 +79,11 @@ func New(o Options) *Mirror {
 	for range o.Store.Index.Shards() {
 		in.shards = append(in.shards, newShard(o.Store.Index, o.Store.Archive, b, in.closed))
 	}
-	_, begun := o.Store.Archive.End()
 	asked, stopAsked := context.WithCancel(context.Background())
 	return &Mirror{
 		asked: asked, stopAsked: stopAsked,
 		seen: newSeen(o.Store.Archive, o.Store.Index, o.Config.Archive.Dir),
-		o:    o, log: o.Log, intake: in, since: o.Now(), begun: begun, state: report.Starting,
+		o:    o, log: o.Log, intake: in, since: o.Now(), begun: o.Store.Archive.Status().Events, state: report.Starting,
 		bigFrames: make(chan struct{}, bigFrames), failed: make(chan error, 1), started: make(chan struct{}),
 		links: make(map[string]*link), left: make(map[string]*stage), imports: make(map[*importing]bool),
 	}
@@ -462,8 +461,8 @@ func (m *Mirror) Status() report.Status {
 	}
 	m.mu.Unlock()
 	a := m.o.Store.Archive.Status()
-	_, end := m.o.Store.Archive.End()
-	s.Archive = report.Archive{Dir: a.Dir, Lines: end, Added: end - m.begun, Bytes: a.Bytes, Segments: a.Segments, Free: a.Free, Waiting: a.Waiting, Unsynced: a.Unsynced}
+	_, issued := m.o.Store.Archive.End()
+	s.Archive = report.Archive{Dir: a.Dir, Lines: a.Events, Added: a.Events - min(a.Events, m.begun), Issued: issued, Bytes: a.Bytes, Segments: a.Segments, Free: a.Free, Waiting: a.Waiting, Unsynced: a.Unsynced}
 	if a.Waiting != "" {
 		s.Problems = append(s.Problems, "archive: "+a.Waiting)
 	}

@@ -51,8 +51,9 @@ func (s Status) Only(url string) Status {
 // Archive is the state of the archive on disk.
 type Archive struct {
 	Dir      string `json:"dir"`
-	Lines    uint64 `json:"lines"`             // ordinals issued: every line ever written
+	Lines    uint64 `json:"lines"`             // that hold an event
 	Added    uint64 `json:"added"`             // by this process
+	Issued   uint64 `json:"issued"`            // ordinals, also those that no event has: what sinks' figures add up to
 	Bytes    int64  `json:"bytes"`             // on disk
 	Segments int    `json:"segments"`          //
 	Free     int64  `json:"free"`              // of its filesystem, bytes

@@ -16,7 +16,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	descBuild     = desc("build_info", "Always 1; the version as a label.", "version")
 	descRunning   = desc("running", "1 while events are mirrored, 0 while starting, stopping or waiting for room.")
-	descLines     = desc("archive_lines_total", "Lines ever written to the archive.")
+	descLines     = desc("archive_lines_total", "Events in the archive.")
 	descBytes     = desc("archive_bytes", "Size of the archive's segments on disk.")
 	descFree      = desc("archive_free_bytes", "Free space on the archive's filesystem.")
 	descUnsynced  = desc("archive_unsynced_events", "Events written and not yet fsynced.")
