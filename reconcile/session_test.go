@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -279,4 +280,30 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestLackedOnceAndAgain: a peer that says in each round that it lacks everything costs what is held of it once.
+func TestLackedOnceAndAgain(t *testing.T) {
+	var window []Item
+	for i := range 1000 {
+		window = append(window, Item{CreatedAt: int64(i), ID: sha256.Sum256([]byte{byte(i), byte(i >> 8)})})
+	}
+	calls := 0
+	s, err := NewSession(window, 0, func(event.ID) { calls++ })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(); err != nil {
+		t.Fatal(err)
+	}
+	// No ids before the time 900, and a fingerprint of the rest that is wrong.
+	msg := "61" + "8705" + "00" + "02" + "00" + "00" + "00" + "01" + strings.Repeat("ab", 16)
+	for range 20 {
+		if _, done, err := s.Answer(msg); done || err != nil {
+			t.Fatalf("done %t, %v", done, err)
+		}
+	}
+	if _, have := s.Counts(); calls != 900 || have != 900 {
+		t.Errorf("%d ids were handed out, %d counted; want the 900 of them once", calls, have)
+	}
 }

@@ -21,7 +21,7 @@ const (
 	negWhole = 10
 	// negClose is the most that the NEG-CLOSE may wait for.
 	negClose = time.Second
-	// negRest is the room of a NEG-OPEN that its message and filter may not take, where a relay says how long messages may be.
+	// negRest is the room of a NEG-OPEN that its message may not take, where a relay says how long messages may be.
 	negRest = 1 << 10
 )
 
@@ -71,9 +71,9 @@ type negotiation struct {
 // sent before the end. idle is how long the relay may be silent, 0: 30 s. The session is nil where it is of no use. An error
 // says that ctx or the relay's session has ended.
 func (s *Session) Reconcile(ctx context.Context, f event.Filter, items []reconcile.Item, have func(event.ID), idle time.Duration) (*reconcile.Session, NegEnd, error) {
-	frame, filter := reconcile.DefaultFrame, f.AppendJSON(nil, -1)
+	frame := reconcile.DefaultFrame
 	if room := s.Info().Limits.MaxMessageLength; room > 0 {
-		frame = min(frame, (room-negRest-len(filter))/2)
+		frame = min(frame, (room-negRest)/2)
 	}
 	if frame < reconcile.MinFrame {
 		return nil, NegEnd{Kind: NegBroken, Reason: "the relay takes too short messages"}, nil
@@ -95,7 +95,7 @@ func (s *Session) Reconcile(ctx context.Context, f event.Filter, items []reconci
 	n := &negotiation{s: s, ctx: ctx, sub: fmt.Sprintf("neg-%d", s.core.negs.Add(1)), words: make(chan negWord), over: make(chan struct{})}
 	n.alive()
 	remove := s.Handle(n.handler())
-	open := append([]byte(`["NEG-OPEN","`+n.sub+`",`), filter...)
+	open := append([]byte(`["NEG-OPEN","`+n.sub+`",`), f.AppendJSON(nil, -1)...)
 	if err := s.Request(ctx, append(open, `,"`+msg+`"]`...)); err != nil {
 		remove()
 		close(n.over)

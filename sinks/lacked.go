@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sort"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -73,12 +74,22 @@ type lacking struct {
 	rest  []mark // delivered once, and offered again not long ago
 }
 
-// Lacking says which of the events, in ascending order, the relay had by its own word. It looks only.
-func (l *ledger) Lacking(events []mark, now time.Time, insist bool) (lacking, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	out, _, err := l.lackingLocked(events, now, insist)
-	return out, err
+// Lacking says which of the events, in ascending order, the relay had by its own word. It looks only, at one span after the other:
+// answers need not wait for all.
+func (l *ledger) Lacking(events []mark, now time.Time, insist bool) (all lacking, err error) {
+	for len(events) > 0 {
+		span := events[0].Ordinal / heldSpan
+		n := sort.Search(len(events), func(i int) bool { return events[i].Ordinal/heldSpan > span })
+		l.mu.Lock()
+		part, _, err := l.lackingLocked(events[:n], now, insist)
+		l.mu.Unlock()
+		if err != nil {
+			return all, err
+		}
+		all.marks, all.rest = append(all.marks, part.marks...), append(all.rest, part.rest...)
+		events = events[n:]
+	}
+	return all, nil
 }
 
 // OfferLacked parks those of the events, in ascending order, that the relay had by its own word, due now. It returns how many.
