@@ -57,13 +57,13 @@ func (m *manners) saw(a *answer, asked int) {
 }
 
 // heed takes NIP-67's hints for what they are worth. Some relays may say the same of every page: "finish" is believed of pages
-// no larger than one of which it proved true, and of empty ones.
+// smaller than one of which it proved true, and of empty ones: the one may have been all that there is, and all that the relay gives.
 func (w *walk) heed(a *answer) {
 	if a.more && a.size() == 0 {
 		w.m.always = true
 	}
 	a.more = a.more && !w.m.always
-	if a.finish && (w.m.lies || a.size() > w.m.finished) {
+	if a.finish && (w.m.lies || a.size() > 0 && a.size() >= w.m.finished) {
 		a.finish, a.claims = false, !w.m.lies && a.size() == a.n // what follows a page of other things says nothing of it
 	}
 }

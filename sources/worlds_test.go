@@ -52,7 +52,7 @@ func drawWorld(t *rapid.T) (w world) {
 		at -= step + rapid.Int64Range(0, 3).Draw(t, "and")
 	}
 	for range rapid.IntRange(0, 4).Draw(t, "cuts") {
-		w.cuts = append(w.cuts, rapid.IntRange(1, 30).Draw(t, "answer"))
+		w.cuts = append(w.cuts, 3*rapid.IntRange(1, 10).Draw(t, "answer")) // a link gives up after three in a row
 	}
 	if n > 0 && rapid.Bool().Draw(t, "restart") {
 		w.stop = rapid.IntRange(1, n).Draw(t, "after")
@@ -117,6 +117,9 @@ func (w world) row(name string) row {
 	r.again = 2 + 12*(len(w.cuts)+1)
 	if w.cap < 10 || w.noSince { // most seconds are looked at alone, in the end, and again by the next process
 		r.again += 10 * len(w.at)
+	}
+	if w.cap < 10 && w.noSince { // up to fifty pages of what was not asked for, in each session
+		r.again = 1 << 20
 	}
 	return r
 }
