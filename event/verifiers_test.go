@@ -2,10 +2,16 @@ package event
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/csv"
+	"math/rand/v2"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 )
 
 // TestBIP340 holds both verifiers, whichever is in use, to each vector's listed result.
@@ -102,4 +108,69 @@ func TestVerifierKnowsKeys(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestVerifierOfKeysThatCollide: authors whose keys end alike drive each other out of the verifier's memory, on several goroutines at
+// once. What one has signed is genuine, and never another's; half of them have a point of odd y behind their key.
+func TestVerifierOfKeysThatCollide(t *testing.T) {
+	type author struct {
+		key     PubKey
+		message [32]byte
+		sig     [64]byte
+	}
+	byEnd := make(map[[2]byte][]*btcec.PrivateKey)
+	for n := range 1500 {
+		secret := sha256.Sum256([]byte{byte(n), byte(n >> 8)})
+		s, p := btcec.PrivKeyFromBytes(secret[:])
+		x := schnorr.SerializePubKey(p)
+		end := [2]byte{x[30], x[31] & 15} // the slot
+		byEnd[end] = append(byEnd[end], s)
+	}
+	var groups [][]author
+	odd := 0
+	for _, secrets := range byEnd {
+		if len(secrets) < 3 || len(groups) == 8 {
+			continue
+		}
+		var group []author
+		for n, s := range secrets {
+			a := author{message: sha256.Sum256([]byte{byte(len(groups)), byte(n)})}
+			copy(a.key[:], schnorr.SerializePubKey(s.PubKey()))
+			sig, err := schnorr.Sign(s, a.message[:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(a.sig[:], sig.Serialize())
+			if s.PubKey().SerializeCompressed()[0] == 3 {
+				odd++
+			}
+			group = append(group, a)
+		}
+		groups = append(groups, group)
+	}
+	if len(groups) < 4 || odd == 0 {
+		t.Fatalf("%d groups of keys that end alike, %d keys of odd y: make more keys", len(groups), odd)
+	}
+	var wg sync.WaitGroup
+	for n := range uint64(4) {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(n, 1))
+			for range 300 {
+				group := groups[rnd.IntN(len(groups))]
+				a, b := group[rnd.IntN(len(group))], group[rnd.IntN(len(group))]
+				forged := a.sig
+				forged[rnd.IntN(64)] ^= 1 << rnd.IntN(8)
+				if !verifySchnorr(&a.key, &a.sig, &a.message) {
+					t.Errorf("%x: a genuine signature is refused", a.key)
+				}
+				if verifySchnorr(&a.key, &forged, &a.message) {
+					t.Errorf("%x: genuine with a bit turned", a.key)
+				}
+				if a.key != b.key && verifySchnorr(&b.key, &a.sig, &a.message) {
+					t.Errorf("%x: genuine by %x", a.key, b.key)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
