@@ -33,8 +33,10 @@ func TestHistoryOnTheWire(t *testing.T) {
 	}
 }
 
-// TestFiguresHistory measures the rate at which all of a relay is fetched into an archive, against a client that pages over
-// one connection and verifies, in turns; and what the machine could do at best. The relay shares its cores with who asks.
+// TestFiguresHistory measures the rate at which all of a relay is fetched into an archive, against two clients that page over
+// one connection and verify, in turns: as lean as one can be, and as one is written with the usual library; and what the machine
+// could do at best. The relay shares its cores with who asks. Beside other work, run the test binary under chrt -r 1, which the
+// relay and the program inherit; that needs root.
 func TestFiguresHistory(t *testing.T) {
 	n, rounds := 10_000, 1
 	if *historyEvents > 0 {
@@ -45,30 +47,39 @@ func TestFiguresHistory(t *testing.T) {
 	bin := built(t, buildPlain)
 	perEvent := func(d time.Duration) string { return fmt.Sprintf("%.1f µs", float64(d.Nanoseconds())/float64(n)/1000) }
 
-	var ours, theirs []float64
+	var ours []float64
+	clients := []struct {
+		name  string
+		page  func(*pager, testing.TB, string)
+		rates []float64
+	}{{name: "lean client", page: (*pager).page}, {name: "go-nostr client", page: (*pager).pageWithLibrary}}
 	for range rounds {
 		verify := h.verify(t)
 
-		before, own, begun := r.served(t), ownCPU(), time.Now()
-		var p pager
-		p.page(t, r.url)
-		lasted, own, after := time.Since(begun), ownCPU()-own, r.served(t)
-		if len(p.ids) != n {
-			t.Fatalf("the paging client got %d events, want %d", len(p.ids), n)
+		for i := range clients {
+			c, p := &clients[i], pager{}
+			before, own, begun := r.served(t), ownCPU(), time.Now()
+			c.page(&p, t, r.url)
+			lasted, own, after := time.Since(begun), ownCPU()-own, r.served(t)
+			if len(p.ids) != n {
+				t.Fatalf("the %s got %d events, want %d", c.name, len(p.ids), n)
+			}
+			c.rates = append(c.rates, float64(n)/lasted.Seconds())
+			t.Logf("%-16s %6.0f/s, %.3f on the wire, %d pages; CPU per event: %s, relay %s", c.name+":", float64(n)/lasted.Seconds(),
+				float64(p.wire)/float64(n), p.pages, perEvent(own), perEvent(after.CPU-before.CPU))
 		}
-		theirs = append(theirs, float64(n)/lasted.Seconds())
-		t.Logf("paging client: %6.0f/s, %.3f on the wire, %d pages; CPU per event: %s, relay %s", float64(n)/lasted.Seconds(),
-			float64(p.wire)/float64(n), p.pages, perEvent(own), perEvent(after.CPU-before.CPU))
 
 		got := backfillHoard(t, bin, r, "--all")
 		got.check(t, h)
 		ours = append(ours, float64(n)/got.lasted.Seconds())
 		// All cores busy with the relay, which costs what it did, and with signatures: nobody who checks them can be faster.
 		best := float64(runtime.NumCPU()) * float64(n) / (verify + got.relay.CPU).Seconds()
-		t.Logf("backfill:      %6.0f/s, %.3f on the wire, %d pages; CPU per event: %s, of which the signature %s; relay %s; best possible here %.0f/s",
+		t.Logf("backfill:        %6.0f/s, %.3f on the wire, %d pages; CPU per event: %s, of which the signature %s; relay %s; best possible here %.0f/s",
 			float64(n)/got.lasted.Seconds(), float64(got.relay.Events)/float64(n), got.relay.Pages, perEvent(got.cpu), perEvent(verify), perEvent(got.relay.CPU), best)
 	}
-	t.Logf("backfill is %.2f times as fast as the paging client", mean(ours)/mean(theirs))
+	for _, c := range clients {
+		t.Logf("backfill is %.2f times as fast as the %s", mean(ours)/mean(c.rates), c.name)
+	}
 
 	// A stranger 50 ms away: the pace bounds it, not the way.
 	p := proxied(t, strings.TrimPrefix(r.url, "ws://"))
