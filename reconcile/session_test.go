@@ -211,7 +211,7 @@ func TestRefused(t *testing.T) {
 		{"unknown mode", "61" + "0000" + "03", ErrMessage},
 		{"a bound at 2^56", "61" + huge + "0000" + huge + "0000", ErrMessage},
 		{"bounds out of order", "61" + "0501" + "ab" + "00" + "0101" + "aa" + "00", ErrMessage},
-		{"a range behind infinity", "61" + "0000" + "00" + "0000" + "00", ErrMessage},
+		{"a range behind infinity", "61" + "0000" + "00" + "0200" + "00", ErrMessage},
 	} {
 		s, err := NewSession(nil, 0, nil)
 		if err != nil {
@@ -280,6 +280,22 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestFilledFrame: where the last range fills its frame, go-nostr's responder writes the fingerprint of nothing behind it.
+func TestFilledFrame(t *testing.T) {
+	s, err := NewSession(nil, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(); err != nil {
+		t.Fatal(err)
+	}
+	id := strings.Repeat("ab", 32)
+	_, done, err := s.Answer("61" + "0000" + "02" + "01" + id + "0000" + "01" + "7f9c9e31ac8256ca2f258583df262dbc")
+	if need := s.Need(); !done || err != nil || len(need) != 1 || need[0].String() != id {
+		t.Errorf("done %t, need %v, %v; want the one id", done, need, err)
+	}
 }
 
 // TestLackedOnceAndAgain: a peer that says in each round that it lacks everything costs what is held of it once.

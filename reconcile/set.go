@@ -32,8 +32,9 @@ type Set struct {
 	buf []Item
 	new []*run // Add's and Flush's, not listed yet
 
-	mu   sync.RWMutex
-	runs []*run
+	mu     sync.RWMutex
+	runs   []*run
+	closed bool
 }
 
 // run is a sorted file of items.
@@ -138,6 +139,9 @@ func (s *Set) merge(runs []*run) (*run, error) {
 func (s *Set) Count(lo, hi int64) (n int, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if s.closed {
+		return 0, fmt.Errorf("count ids: %w", os.ErrClosed)
+	}
 	for _, r := range s.runs {
 		from, to, err := r.between(lo, hi)
 		if err != nil {
@@ -152,6 +156,9 @@ func (s *Set) Count(lo, hi int64) (n int, err error) {
 func (s *Set) List(lo, hi int64) (out []Item, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, fmt.Errorf("list ids: %w", os.ErrClosed)
+	}
 	err = each(s.runs, lo, hi, func(it Item) (bool, error) {
 		if len(out) >= MostItems {
 			return false, ErrTooMany
@@ -175,12 +182,12 @@ func (s *Set) Len() (n int) {
 	return n
 }
 
-// Close gives the disk back.
+// Close gives the disk back. Whoever counts or lists still gets an error, not an empty set.
 func (s *Set) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := closeAll(append(s.runs, s.new...))
-	s.runs, s.new, s.buf = nil, nil, nil
+	s.runs, s.new, s.buf, s.closed = nil, nil, nil, true
 	return err
 }
 

@@ -135,3 +135,17 @@ func TestSweep(t *testing.T) {
 		t.Errorf("the set has %d items, %v; want 1: its file has no name", n, err)
 	}
 }
+
+// TestClosedSet: a set that was given up while somebody uses it is not an empty one.
+func TestClosedSet(t *testing.T) {
+	s := NewSet(t.TempDir())
+	if err := errors.Join(s.Add(Item{CreatedAt: 1}), s.Flush(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.List(0, 2); err == nil {
+		t.Error("a closed set is listed")
+	}
+	if _, err := s.Count(0, 2); err == nil {
+		t.Error("a closed set is counted")
+	}
+}
