@@ -23,6 +23,7 @@ type manners struct {
 	steps    int   // see orderedAfter
 	finished int   // the largest page that the relay called its last (NIP-67) and after which nothing came
 	lies     bool  // something did
+	tells    bool  // it does not say so of every page
 	always   bool  // it says that there is more where there is nothing
 	fickle   bool  // an event that came did not come again, and then did: several databases behind one address
 	gave     int   // so many came of what was asked for only to see how many do
@@ -56,14 +57,17 @@ func (m *manners) saw(a *answer, asked int) {
 	}
 }
 
-// heed takes NIP-67's hints for what they are worth. Some relays may say the same of every page: "finish" is believed of pages
-// smaller than one of which it proved true, and of empty ones: the one may have been all that there is, and all that the relay gives.
+// heed takes NIP-67's hints for what they are worth. Some relays may say the same of every page, or of every one that is shorter
+// than what was asked for: "finish" is believed of pages shorter than one of which it proved true, and of empty ones.
 func (w *walk) heed(a *answer) {
 	if a.more && a.size() == 0 {
 		w.m.always = true
 	}
 	a.more = a.more && !w.m.always
-	if a.finish && (w.m.lies || a.size() > 0 && a.size() >= w.m.finished) {
+	w.m.tells = w.m.tells || !a.finish && a.size() > 0
+	// One that was cut off by what was asked for, or would have been longer had less been, may be shorter than that too.
+	cut := a.size() >= w.asked.limit || w.asked.limit > w.m.page
+	if a.finish && a.size() > 0 && (w.m.lies || !w.m.tells || cut || a.size() >= w.m.finished) {
 		a.finish, a.claims = false, !w.m.lies && a.size() == a.n // what follows a page of other things says nothing of it
 	}
 }
