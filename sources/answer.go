@@ -11,20 +11,22 @@ type answer struct {
 	oldest, newest int64 // of them
 	atOldest       int   // of them
 	ids            map[event.ID]struct{}
-	many           bool  // more than ids holds
-	atUntil        int   // of them, dated exactly until
-	above, below   int   // dated after the window, before it
-	strangers      int   // in the window, but of authors that were not asked for: counted nowhere else
-	strange        int64 // created_at of the oldest of them
-	stray          bool  // one of theirs is dated after the window
-	tooBig         int   // messages above max_frame, left out
-	unread         int   // no id or created_at could be found
-	disordered     bool  // not newest first
-	steps          int   // from one event to an older one
-	finish, more   bool  // NIP-67: what the relay says of what it has besides
-	claims         bool  // it says finish, and that is still to be seen
-	counted        bool  // the relay was asked how much there is in the window
-	total          int   // what it said
+	young          map[event.ID]struct{} // of ids, what may have been published since the page before was asked for
+	many           bool                  // more than ids holds
+	atUntil        int                   // of them, dated exactly until
+	outside        map[event.ID]struct{} // dated outside of the window
+	above, below   int                   // dated after the window, before it
+	strangers      int                   // in the window, but of authors that were not asked for: counted nowhere else
+	strange        int64                 // created_at of the oldest of them
+	stray          bool                  // one of theirs is dated after the window
+	tooBig         int                   // messages above max_frame, left out
+	unread         int                   // no id or created_at could be found
+	disordered     bool                  // not newest first
+	steps          int                   // from one event to an older one
+	finish, more   bool                  // NIP-67: what the relay says of what it has besides
+	claims         bool                  // it says finish, and that is still to be seen
+	counted        bool                  // the relay was asked how much there is in the window
+	total          int                   // what it said
 }
 
 // size is all that the relay may have counted.
@@ -47,6 +49,16 @@ func (a *answer) turn(at, recent int64, prev *int64) {
 		a.steps++
 	}
 	*prev = min(at, recent)
+}
+
+// beside notes one that is dated outside of the window.
+func (a *answer) beside(id event.ID) {
+	if a.outside == nil {
+		a.outside = make(map[event.ID]struct{})
+	}
+	if len(a.outside) < maxRepeated {
+		a.outside[id] = struct{}{}
+	}
 }
 
 // addBelow counts one that is dated before the window.

@@ -254,7 +254,7 @@ func (c *crew) land(l landing) error {
 		t.walk, t.tries = nil, 0
 		c.waiting = append(c.waiting, t)
 		return nil
-	case !l.end.eose && !(w.whole && len(a.ids) >= len(t.group.atoms)):
+	case !l.end.eose && !(w.whole && len(w.lacks(&a)) == 0):
 		out, again, wait, err := v.refused(t, l.end)
 		if err != nil {
 			return err
@@ -267,7 +267,7 @@ func (c *crew) land(l landing) error {
 		t.ready = time.Now().Add(wait)
 		c.waiting = append(c.waiting, t)
 		return nil
-	case w.whole && t.limited && t.request.limit < len(t.group.atoms):
+	case w.whole && t.limited && t.request.limit < len(t.request.filter.IDs):
 		v.s.spend(len(a.ids))
 		c.over(t, v.s.enough())
 		return nil

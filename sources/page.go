@@ -111,9 +111,11 @@ func (p *page) event(id event.ID, at int64, readable, stranger bool, stalled tim
 		}
 	case p.asked != 0 && at > p.asked:
 		p.answer.above++
+		p.answer.beside(id)
 		p.outside++
 	case at < p.since:
 		p.answer.addBelow(at, p.recent, &p.prev)
+		p.answer.beside(id)
 		p.outside++
 	default:
 		p.answer.add(id, at, p.until, p.recent, &p.prev)

@@ -59,8 +59,8 @@ func TestIDsNeedNoPaging(t *testing.T) {
 		t.Errorf("%d events came, want 230", in.count())
 	}
 	pages := requests(t, r, "page-")
-	if len(pages) != 3 {
-		t.Errorf("%d requests for 232 ids, want 3", len(pages))
+	if len(pages) > 4 { // what a first page lacks is asked for once more: it may have been cut off
+		t.Errorf("%d requests for 232 ids, want 3, or 4", len(pages))
 	}
 	for _, p := range pages {
 		if len(p.IDs) > 100 {
@@ -71,7 +71,7 @@ func TestIDsNeedNoPaging(t *testing.T) {
 	t.Run("one more id costs one more id", func(t *testing.T) {
 		f.IDs = append(f.IDs, event.ID{3})
 		wantComplete(t, start(t, r, in, db, sources.Options{Once: true, Filters: []event.Filter{f}}).finished(), sources.Yes, "")
-		for _, p := range requests(t, r, "page-")[3:] {
+		for _, p := range requests(t, r, "page-")[len(pages):] {
 			if p.Since == nil && len(p.IDs) != 1 {
 				t.Errorf("%d ids were asked for from the beginning, want the new one", len(p.IDs))
 			}

@@ -24,7 +24,7 @@ type walk struct {
 	filter  event.Filter
 	lo      int64
 	authors map[event.PubKey]struct{} // asked for; nil: any
-	whole   bool                      // ids are asked for: all that match fit on one page
+	whole   bool                      // ids are asked for: what is left in filter has not come
 	apart   bool                      // a full page for several authors says nothing of what is older or newer
 	asked   request                   // the last
 
@@ -304,10 +304,39 @@ func (w *walk) proveSecond(s *second) {
 	}
 }
 
+// lacks are the ids asked for that did not come with a page. Some relays give what ids ask for whatever its date.
+func (w *walk) lacks(a *answer) (left []event.ID) {
+	for _, id := range w.filter.IDs {
+		_, came := a.ids[id]
+		if _, outside := a.outside[id]; !came && !outside {
+			left = append(left, id)
+		}
+	}
+	return left
+}
+
+// tookIDs asks on for what has not come, as long as a page that may have been cut off brings some of it.
+func (w *walk) tookIDs(a answer) {
+	left := w.lacks(&a)
+	w.fresh = len(w.filter.IDs) - len(left)
+	if w.lastSize > 0 && w.fresh > 0 {
+		w.m.cutAt(w.lastSize, w.lastMost)
+	}
+	if len(left) == 0 || !w.full(&a) {
+		w.end()
+		return
+	}
+	if w.fresh == 0 {
+		w.strays = w.strays || a.size() > 0 // full of what nobody asked for
+		w.end()
+		return
+	}
+	w.filter.IDs, w.lastSize, w.lastMost = left, a.size(), w.asked.limit
+}
+
 func (w *walk) tookPage(a answer) {
 	if w.whole && (a.n > 0 || a.unread == 0) {
-		w.fresh = len(a.ids)
-		w.end()
+		w.tookIDs(a)
 		return
 	}
 	switch {

@@ -48,6 +48,7 @@ func eventID(i int) (id event.ID) {
 func (m model) matches(e stored, r request) bool {
 	in := (m.noSince || e.at >= r.since) && (r.until == 0 || m.ignores || e.at < r.until || e.at == r.until && !m.exclusive)
 	asks := len(r.filter.Authors) == 0 || slices.ContainsFunc(r.filter.Authors, func(k event.PubKey) bool { return k[0] == e.author })
+	asks = asks && (len(r.filter.IDs) == 0 || slices.Contains(r.filter.IDs, eventID(slices.Index(m.events, e))))
 	return in && asks && (len(r.filter.Kinds) == 0 || slices.Contains(r.filter.Kinds, e.kind))
 }
 
