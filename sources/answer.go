@@ -86,6 +86,12 @@ func (a *answer) add(id event.ID, at, until, recent int64, prev *int64) {
 	}
 	if _, ok := a.ids[id]; ok || len(a.ids) < maxRepeated {
 		a.ids[id] = struct{}{}
+		if at >= recent {
+			if a.young == nil {
+				a.young = make(map[event.ID]struct{})
+			}
+			a.young[id] = struct{}{}
+		}
 	} else {
 		a.many = true
 	}
@@ -110,4 +116,15 @@ func (a *answer) freshTo(last map[event.ID]struct{}) (n int) {
 		n++
 	}
 	return n
+}
+
+// lacked says that an event of a must have been missing from a page that held last, for it is not as young as that page.
+func (a *answer) lacked(last map[event.ID]struct{}) bool {
+	for id := range a.ids {
+		_, had := last[id]
+		if _, young := a.young[id]; !had && !young {
+			return true
+		}
+	}
+	return a.many
 }

@@ -31,7 +31,7 @@ func (w *walk) tookBisect(a answer) {
 	if a.n > 0 {
 		w.barren = 0
 	}
-	if n.ids != nil && w.fresh > 0 {
+	if n.ids != nil && a.lacked(n.ids) {
 		w.m.cutAt(n.size, n.most)
 	}
 	switch {
@@ -46,7 +46,7 @@ func (w *walk) tookBisect(a answer) {
 	case !w.full(&a):
 		w.prove(n.lo, n.hi)
 	case n.lo == n.hi:
-		w.look(&second{at: n.lo, n: max(size, a.total), asked: most, only: a.only(), more: a.more, small: w.asked.small, tainted: w.tainted})
+		w.look(&second{at: n.lo, n: max(size, a.total), asked: most, only: a.only(), more: a.more, small: w.asked.small, mixed: a.newest > n.lo, tainted: w.tainted})
 	case a.n == 0:
 		w.strays = true // full of what nobody asked for
 	default:
@@ -81,6 +81,6 @@ func (w *walk) halve(n node, a answer) {
 	default: // and it is at the window's end: to ask for it alone would bring the same
 		part(n.lo, oldest-1)
 		part(oldest+1, n.hi)
-		w.look(&second{at: oldest, n: max(a.size(), a.total), asked: w.asked.limit, only: a.only(), more: a.more, small: w.asked.small, tainted: w.tainted})
+		w.look(&second{at: oldest, n: max(a.size(), a.total), asked: w.asked.limit, only: a.only(), more: a.more, small: w.asked.small, mixed: a.newest > oldest, tainted: w.tainted})
 	}
 }

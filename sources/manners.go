@@ -16,6 +16,7 @@ type manners struct {
 	edge     int64 // 1: the relay's until is exclusive
 	known    bool  // edge is known
 	largest  int   // page so far
+	filled   int   // so many were asked for, and came
 	cut      int   // the smallest page below what was asked for that something was missing from; 0: none
 	cuts     int   // how often that was so
 	uneven   bool  // and not always at the same size: some relays count bytes
@@ -45,6 +46,9 @@ func (m *manners) saw(a *answer, asked int) {
 	m.came += a.size()
 	if asked == m.page { // what is asked for less may give more, or less
 		m.largest = max(m.largest, a.size())
+	}
+	if a.size() >= asked {
+		m.filled = max(m.filled, asked)
 	}
 	if m.page != m.first && asked == m.page && a.size() > 2*m.cut { // it does give more
 		m.cut, m.cuts, m.uneven = 0, 0, false
@@ -115,7 +119,8 @@ func (m *manners) unlearned(n, asked int) bool {
 }
 
 // full says whether something may be missing from a page of n. Half of the smallest page that was cut counts as full,
-// unless several were cut at the same size. While none was, a page is as full as can be when none was longer.
+// unless several were cut at the same size. While none was, a page is as full as can be when none was longer, and none that was
+// asked to hold as much has been filled.
 func (m *manners) full(n, asked int) bool {
 	switch {
 	case n >= asked || asked > m.page: // before more was known
@@ -128,6 +133,8 @@ func (m *manners) full(n, asked int) bool {
 		return n >= m.cut
 	case m.cut > 0:
 		return 2*n >= m.cut
+	case asked <= m.filled:
+		return false
 	}
 	return n >= m.largest
 }

@@ -434,7 +434,7 @@ func (w *walk) tookPage(a answer) {
 	w.top = min(w.top, oldest) // proven down to oldest, which the next page's window begins with
 	if w.m.known && (a.oldest == a.newest || a.oldest >= w.until || !w.m.thin && !w.full(&a)) {
 		// Either everything was on that page, or it was cut off in its oldest second: what lies before that tells.
-		w.aside = &second{at: oldest, n: size, given: a.n, newest: a.newest, asked: most, only: a.only(), more: a.more, small: w.asked.small, mixed: a.newest > a.oldest, tainted: w.tainted}
+		w.aside = &second{at: oldest, n: size, given: a.n, newest: a.newest, asked: most, only: a.only(), more: a.more, small: w.asked.small, mixed: a.newest > oldest, tainted: w.tainted}
 		w.top, w.until, w.echo = oldest-1, oldest-1, false
 		if w.until < max(w.lo, 1-w.edge()) {
 			w.end()
