@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// linger is how long an empty page stays open after its EOSE, until one has shown that nothing follows: it ends a walk
-	// and proves much, and some relays (proxies, mostly) send EOSE too early.
+	// linger is how long an empty page stays open after its EOSE, until one has shown that nothing follows, and another that events
+	// come before: it ends a walk and proves much, and some relays (proxies, mostly) send EOSE too early.
 	linger = 300 * time.Millisecond
 	// longest is how many times Options.Idle a page may take in all. A relay that never sends EOSE but what is new would
 	// keep a page open for ever.
@@ -212,18 +212,43 @@ func (v *visit) await(ctx context.Context, p *page) (pageEnd, error) {
 // lingers gives a page that looks empty a moment more.
 func (v *visit) lingers(ctx context.Context, p *page) error {
 	p.mu.Lock()
-	empty := p.ended.eose && p.empty && !p.answer.finish
+	eose, empty, finish := p.ended.eose, p.empty, p.answer.finish
 	p.mu.Unlock()
-	if !empty || v.honest.Load() {
+	if eose && !empty {
+		v.inTurn.Store(true)
+	}
+	if !eose || !empty || finish || v.honest.Load() {
 		return nil
 	}
-	if err := sleep(ctx, linger); err != nil {
-		return err
+	for left := v.patience(); left > 0; left -= linger {
+		if err := sleep(ctx, linger); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		came, quiet := p.answer.n+p.answer.strangers > 0, time.Since(p.heard)
+		p.mu.Unlock()
+		if !came {
+			continue
+		}
+		if !v.s.hasty.Swap(true) {
+			left = v.patience()
+		}
+		if v.honest.Store(false); quiet >= linger {
+			return nil
+		}
 	}
-	p.mu.Lock()
-	v.honest.Store(p.answer.n == 0)
-	p.mu.Unlock()
+	// A relay with nothing to give shows nothing.
+	v.honest.Store(v.inTurn.Load() && !v.s.hasty.Load())
 	return nil
+}
+
+// patience is how long a page that is empty is waited for. Where that is known to be of use, a slow machine or line must not look
+// like a relay that has nothing.
+func (v *visit) patience() time.Duration {
+	if v.s.hasty.Load() {
+		return 10 * linger
+	}
+	return linger
 }
 
 // result takes what has come so far; the reader may still bring more.

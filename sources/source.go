@@ -75,6 +75,7 @@ type Source struct {
 	oneFilter  atomic.Bool  // a REQ of several was refused
 	liveLimit  atomic.Int64 // 0, or 1 where 0 is disliked
 	lastEvent  atomic.Int64 // unix ns
+	hasty      atomic.Bool  // events have come after the EOSE of a page that was empty: so they may again
 	reconcile  atomic.Pointer[Reconcile]
 	auditAsked atomic.Bool   // Reconcile was called
 	nudged     chan struct{} // 1: one of these two has changed; a visit's run
