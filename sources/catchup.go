@@ -21,6 +21,11 @@ func (v *visit) catchUp() error {
 	start := v.s.o.Now()
 	v.caught = false
 	v.dueAt = time.Now().Add(v.s.o.CatchUpEvery)
+	defer func() {
+		if !time.Now().Before(v.dueAt) { // it took that long: history has its turn before the next one
+			v.dueAt = time.Now().Add(v.s.o.CatchUpEvery)
+		}
+	}()
 	from := min(v.saver.caughtUp(), start.Unix())
 	if from == 0 {
 		if v.plan.history.None { // a new source that is not asked back
