@@ -215,7 +215,7 @@ func (v *visit) lingers(ctx context.Context, p *page) error {
 	eose, empty, finish := p.ended.eose, p.empty, p.answer.finish
 	p.mu.Unlock()
 	if eose && !empty {
-		v.inTurn.Store(true)
+		v.s.inTurn.Store(true)
 	}
 	if !eose || !empty || finish || v.honest.Load() {
 		return nil
@@ -238,7 +238,7 @@ func (v *visit) lingers(ctx context.Context, p *page) error {
 		}
 	}
 	// A relay with nothing to give shows nothing.
-	v.honest.Store(v.inTurn.Load() && !v.s.hasty.Load())
+	v.honest.Store(v.s.inTurn.Load() && !v.s.hasty.Load())
 	return nil
 }
 

@@ -75,6 +75,7 @@ type Source struct {
 	oneFilter  atomic.Bool  // a REQ of several was refused
 	liveLimit  atomic.Int64 // 0, or 1 where 0 is disliked
 	lastEvent  atomic.Int64 // unix ns
+	inTurn     atomic.Bool  // events have come before a page's EOSE
 	hasty      atomic.Bool  // events have come after the EOSE of a page that was empty: so they may again
 	reconcile  atomic.Pointer[Reconcile]
 	auditAsked atomic.Bool   // Reconcile was called

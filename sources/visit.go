@@ -75,8 +75,7 @@ type visit struct {
 	goesOn bool                // run only: the catch-up under way is one that an earlier session began
 	whole  int                 // run only: complete pages, half full at least
 	walked map[atomKey]windows // run only: asked for by this visit's catch-up
-	honest atomic.Bool         // an empty page has stayed empty after its EOSE, and inTurn
-	inTurn atomic.Bool         // events have come before a page's EOSE
+	honest atomic.Bool         // an empty page has stayed empty after its EOSE, and Source.inTurn
 	saver  saver
 }
 
