@@ -57,3 +57,14 @@ func TestWhatAnEmptyPageSays(t *testing.T) {
 		}
 	})
 }
+
+// Where old events come after EOSE, an EOSE says nothing of a window: no page proves one, nor the end.
+func TestLateEventsLeaveNothingProven(t *testing.T) {
+	known := newManners(500, false)
+	known.steps, known.known = orderedAfter, true
+	w := newWalk(event.Filter{}, window{0, openEnd}, known)
+	w.late = true
+	if out := run(t, model{events: at(9, 8, 7, 6, 5), cap: 3}, w); len(out.proven) > 0 || out.verdict.complete != Unknown {
+		t.Errorf("proven %v, complete %v, want nothing and unknown", out.proven, out.verdict.complete)
+	}
+}
