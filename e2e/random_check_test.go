@@ -79,7 +79,7 @@ func (r *round) rule(s *station, f *fact, all past) (rule, string) {
 		return may, "not any more: " + why
 	case own:
 		return may, "it is from there"
-	case r.setup.sinks[s].now && r.before[s][f.e.ID]:
+	case r.passed(s, f):
 		return may, "from before the sink's start"
 	case s.real != nil && f.e.Kind == 5:
 		return may, "khatru answers requests to delete what it does not have before the relay sees them"
@@ -90,6 +90,10 @@ func (r *round) rule(s *station, f *fact, all past) (rule, string) {
 	}
 	return must, ""
 }
+
+// passed says whether an event stood before the start of a sink's ledger, or of one that came after it was lost: with `start: now`
+// such a ledger takes it for one that the sink never gets, also where an earlier one had sent it.
+func (r *round) passed(s *station, f *fact) bool { return r.setup.sinks[s].now && r.before[s][f.e.ID] }
 
 // holds says why a setup keeps an event from a sink; "": it does not.
 func (c *setup) holds(s *station, e *nostr.Event) string {

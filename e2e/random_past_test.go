@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
+	"testing"
 
 	"github.com/nbd-wtf/go-nostr"
+
+	"rebroadcastr/relaytest"
 )
 
 // Rows that other events decide, and what may be said of a request to vanish.
@@ -125,7 +129,7 @@ func (r *round) tooLate(s *station, f *fact, in int, got map[string]sendings) st
 	}
 	all := r.all()
 	for _, n := range before.past.newer(f.e) {
-		if len(all.newer(n.e)) > 0 {
+		if len(all.newer(n.e)) > 0 || r.passed(s, n) {
 			continue // the newest may be one that the sink does not get: then this one does not count
 		}
 		w := got[n.e.ID]
@@ -141,3 +145,43 @@ func (r *round) tooLate(s *station, f *fact, in int, got map[string]sendings) st
 
 // all is what all events of the world say.
 func (r *round) all() past { return pastOf(r.facts, func(string) bool { return true }) }
+
+// TestTooLate: an older version may go to a sink that took the newest only where its ledger has lost sight of that one: it was lost
+// itself, and begins behind what is archived.
+func TestTooLate(t *testing.T) {
+	m := maker{}
+	secret := relaytest.Key(1)
+	older := m.fact(relaytest.Sign(secret, 0, 1000, nil, "older"))
+	newest := m.fact(relaytest.Sign(secret, 0, 2000, nil, "newest"))
+	for _, tt := range []struct {
+		name      string
+		now, lost bool
+		want      string
+	}{
+		{"its ledger is kept", true, false, "it was superseded by " + newest.e.ID},
+		{"lost, start: all", false, true, "it was superseded by " + newest.e.ID},
+		{"lost, start: now", true, true, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := &station{name: "sink"}
+			c := &setup{sinks: map[*station]sinkSetup{s: {now: tt.now}}}
+			r := &round{
+				t: t, setup: c, facts: map[string]*fact{older.e.ID: older, newest.e.ID: newest},
+				before: map[*station]map[string]bool{s: {}},
+			}
+			var err error
+			r.clock, err = newClock(filepath.Join(t.TempDir(), "clock"))
+			r.must(err)
+			known := map[string]bool{newest.e.ID: true}
+			said := pastOf(r.facts, func(id string) bool { return known[id] })
+			r.history = []life{{setups: []*setup{c}}, {[]*setup{c}, known, said}, {[]*setup{c}, known, said}}
+			if tt.lost {
+				r.before[s] = known
+			}
+			got := map[string]sendings{newest.e.ID: {final: "true", lives: []int{0}}, older.e.ID: {final: "true", lives: []int{2}}}
+			if why := r.tooLate(s, older, 2, got); why != tt.want {
+				t.Errorf("%q, want %q", why, tt.want)
+			}
+		})
+	}
+}
