@@ -47,7 +47,7 @@ type walk struct {
 	above    int       // events that the relay has in it and below; 0: there is no stretch
 	today    int64     // hardly any events are dated later; 0: not known
 	passed   int       // stretches in a row of which nothing came
-	barren   int       // pages since an event came, of windows that the relay has more of than it gives at once
+	barren   int       // pages since an event came: of what others wrote, or of windows that the relay has more of than it gives at once
 	stack    []node    // windows to halve, the next one last
 	waiting  []*second // looked at in the end, when more is known of the relay
 
@@ -346,6 +346,10 @@ func (w *walk) tookPage(a answer) {
 		return
 	case a.strangers > 0: // a relay that does not look at authors: what was asked for may be behind them
 		w.strays = true
+		if w.barren++; w.barren >= maxBarrenPages {
+			w.astray = maxAstray
+			return
+		}
 		if w.until, w.echo = min(a.strange, w.until)-1, false; w.until < w.lo {
 			w.end()
 		}
