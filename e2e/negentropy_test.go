@@ -113,7 +113,8 @@ func TestReconcileCommand(t *testing.T) {
 				return err
 			})
 			eventually(t, "status tells of it", func() error {
-				if p := wantExit(t, 0, "status", "--archive", dir, r.URL()); !strings.Contains(p.Stdout(), "compared with the archive") {
+				// khatru drops a comparison now and then; until it is made again, that is a problem and exit 3.
+				if p := command(t, "status", "--archive", dir, r.URL()); p.exit() != 0 || !strings.Contains(p.Stdout(), "compared with the archive") {
 					return errors.New(p.Stdout())
 				}
 				return nil

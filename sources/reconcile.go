@@ -138,7 +138,7 @@ func (v *visit) reconcile(f, has event.Filter, w window, force bool, prove func(
 		again := end.kind == broken && tries+1 < negTries
 		if again {
 			tries++
-			v.s.note(end.reason)
+			v.s.note("compared again: " + end.reason)
 			if err := sleep(v.ctx, v.s.wait(tries, 0)); err != nil {
 				return out, err
 			}
