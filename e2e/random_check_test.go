@@ -127,7 +127,11 @@ func (r *round) undelivered(archived map[string]bool) (out []string) {
 			if f == nil {
 				continue
 			}
-			if rule, _ := r.rule(s, f, all); rule == must && got[id].final == "" {
+			rule, _ := r.rule(s, f, all)
+			if lost := got[id].lost; rule == must && r.compared && lost > 0 && got[id].n == lost {
+				out = append(out, fmt.Sprintf("%s lost it after it was sent %d times, and was not sent it again: %s", s.name, lost, f))
+			}
+			if rule == must && got[id].final == "" {
 				out = append(out, fmt.Sprintf("%s was sent %d times (answers %q): %s", s.name, got[id].n, got[id].answer, f))
 			}
 		}

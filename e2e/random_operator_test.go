@@ -79,7 +79,12 @@ func (r *round) operate(s *station) {
 		return
 	}
 	r.heeded() // a relay that it does not know yet is none to operate on
-	switch r.rng.IntN(4) {
+	switch r.rng.IntN(6) {
+	case 4:
+		r.command(incomplete, "reconcile", "--archive", r.archive, s.url)
+		r.say("%s is compared", s.name)
+	case 5:
+		r.say("%s loses %d events", s.name, s.lose(r.rng))
 	case 0:
 		r.command(incomplete, "pause", "--archive", r.archive, s.url)
 		r.paused[s] = true

@@ -28,6 +28,8 @@ type setup struct {
 	segment string
 	lru     int
 	window  int
+	// reconcile: sources are compared with the archive every hour of the round's clock.
+	reconcile bool
 }
 
 type sinkSetup struct {
@@ -35,6 +37,7 @@ type sinkSetup struct {
 	send  []string
 	since int64 // start: a date
 	now   bool  // start: now
+	again bool  // it is compared, too
 }
 
 // reads says whether the setup takes an event from a source.
@@ -49,6 +52,7 @@ func newSetup(rng *rand.Rand, authors []*author, stations []*station) *setup {
 		sources: map[*station]choice{}, sinks: map[*station]sinkSetup{},
 		sync: []string{"always", "5ms", "100ms", "1s", "10s"}[rng.IntN(5)], segment: []string{"64KiB", "1MiB", "256MiB"}[rng.IntN(3)],
 		lru: []int{1, 20, 100_000}[rng.IntN(3)], window: []int{1, 3, 50, 500}[rng.IntN(4)],
+		reconcile: rng.IntN(3) == 0,
 	}
 	var some []string
 	for _, a := range authors[:max(1, len(authors)-1-rng.IntN(2))] { // the last one or two are strangers
@@ -101,6 +105,7 @@ func newSink(rng *rand.Rand, some []string) (k sinkSetup) {
 	} else {
 		k.now = rng.IntN(6) == 0
 	}
+	k.again = rng.IntN(2) == 0
 	for _, name := range sendable() {
 		if rng.IntN(5) == 0 {
 			k.send = append(k.send, name)
@@ -212,6 +217,9 @@ func (c *setup) yaml(dir string) string {
 	line("dedup: {lru: %d}", c.lru)
 	line("shutdown_grace: 2s")
 	line("profile: false")
+	if c.reconcile {
+		line("reconcile: {every: 1h, depth: 20d, full: 3d}")
+	}
 	line("relay_settings: {default: {pace: 1000/s, window: %d, backoff: {initial: 20ms, max: 300ms}, timeouts: {connect: 2s, ok: 1s}, ping: {every: 2s, timeout: 2s}}}", c.window)
 	if len(c.want.only) == 0 {
 		line("all: true")
@@ -236,7 +244,11 @@ func (c *setup) yaml(dir string) string {
 		} else if k.now {
 			start = "now"
 		}
-		line("  - {url: %q, name: %q, start: %s, send: [%s]%s}", s.url, s.name, start, strings.Join(k.send, ", "), k.yaml())
+		again := ""
+		if k.again {
+			again = ", reconcile: 1h"
+		}
+		line("  - {url: %q, name: %q, start: %s, send: [%s]%s%s}", s.url, s.name, start, strings.Join(k.send, ", "), k.yaml(), again)
 	}
 	return b.String()
 }

@@ -26,6 +26,7 @@ type station struct {
 	url          string
 	source, sink bool
 	nip40        bool
+	nip77        bool
 	documented   bool // it has a NIP-11 document
 	closesEvery  int  // scripted sinks: the connection ends before each so many-th OK; 0: never
 
@@ -33,6 +34,8 @@ type station struct {
 	info     string // its NIP-11 document
 	well     string // the same without a limit
 	cap      int    // most events of a page while it is ill; 0: none
+	wellCap  int    // once it is healed; 0: none
+	paging   relaytest.Paging
 	seed     uint64
 	blocked  string // the author whom this sink does not take
 
@@ -55,6 +58,7 @@ type station struct {
 type sendings struct {
 	raw    string
 	n      int
+	lost   int    // n when the sink lost it; 0: it has not
 	final  string // its last answer, if that settles the event
 	answer []string
 	lives  []int // in which it was sent
@@ -62,7 +66,7 @@ type sendings struct {
 
 // newStation makes a relay. keepAll is for khatru: a relay that replaces and deletes does not serve what it was brought.
 func newStation(t testing.TB, rng *rand.Rand, name string, real, keepAll bool) *station {
-	s := &station{name: name, seed: rng.Uint64(), sent: map[string]*sendings{}}
+	s := &station{name: name, seed: rng.Uint64(), sent: map[string]*sendings{}, nip77: rng.IntN(2) == 0}
 	switch rng.IntN(4) {
 	case 0, 1:
 		s.documented, s.nip40 = true, true
@@ -70,7 +74,7 @@ func newStation(t testing.TB, rng *rand.Rand, name string, real, keepAll bool) *
 		s.documented = true
 	}
 	if real {
-		o := localrelay.Options{KeepAll: keepAll, Refuse: s.refuse, MaxLimit: 500 << rng.IntN(2)}
+		o := localrelay.Options{KeepAll: keepAll, Refuse: s.refuse, MaxLimit: 500 << rng.IntN(2), Negentropy: s.nip77}
 		s.documented = true
 		s.nip40 = true
 		s.real = relay(t, o)
@@ -81,6 +85,22 @@ func newStation(t testing.TB, rng *rand.Rand, name string, real, keepAll bool) *
 	nips := "1,11"
 	if s.nip40 {
 		nips += ",40"
+	}
+	if s.nip77 {
+		nips += ",77"
+		s.documented = true
+	}
+	s.paging.UntilExclusive = rng.IntN(5) == 0
+	switch rng.IntN(8) {
+	case 0:
+		s.paging.Order = relaytest.Shuffled(s.seed)
+	case 1:
+		s.paging.Hits = relaytest.OldestFirst
+	case 2:
+		s.paging.Hits = relaytest.TiesShuffled(s.seed)
+	}
+	if rng.IntN(3) == 0 {
+		s.wellCap = mostAtOnce + rng.IntN(60)
 	}
 	limit := ""
 	switch rng.IntN(4) {
@@ -98,7 +118,7 @@ func newStation(t testing.TB, rng *rand.Rand, name string, real, keepAll bool) *
 	if rng.IntN(3) == 0 {
 		s.closesEvery = 3 + rng.IntN(40)
 	}
-	s.scripted = relaytest.New(t, relaytest.Script{Info: s.info, Cap: s.cap, Handle: s.handle})
+	s.scripted = relaytest.New(t, s.script())
 	t.Cleanup(s.late.Wait)
 	s.url = s.scripted.URL
 	return s
@@ -170,7 +190,7 @@ func (s *station) spoil(rng *rand.Rand, say func(string, ...any)) {
 		say("%s: the line is spoiled", s.name)
 		return
 	}
-	sc := relaytest.Script{Info: s.info, Cap: s.cap, Handle: s.handle}
+	sc := s.script()
 	var what []string
 	for range 1 + rng.IntN(2) {
 		switch k := rng.IntN(17); k {
@@ -235,8 +255,15 @@ func (s *station) spoil(rng *rand.Rand, say func(string, ...any)) {
 	say("%s: %s", s.name, strings.Join(what, ", "))
 }
 
-// heal makes it a good relay, without a limit: where one second holds more than a page, nobody can ask for the rest. Whoever
-// is connected has to come again.
+// mostAtOnce is more than a round's events of any one second: where one holds more than a page, nobody can ask for the rest.
+const mostAtOnce = 80
+
+// script is how it is made, while nothing spoils it.
+func (s *station) script() relaytest.Script {
+	return relaytest.Script{Info: s.info, Cap: s.cap, Paging: s.paging, Negentropy: s.nip77, Handle: s.handle}
+}
+
+// heal makes it a good relay, whose pages hold more than any second does. Whoever is connected has to come again.
 func (s *station) heal() {
 	s.healed.Store(true)
 	if s.real != nil {
@@ -244,7 +271,7 @@ func (s *station) heal() {
 		s.proxy.cut()
 		return
 	}
-	s.scripted.Update(func(now *relaytest.Script) { *now = relaytest.Script{Info: s.well, Handle: s.handle} })
+	s.scripted.Update(func(now *relaytest.Script) { *now = s.script(); now.Info, now.Cap = s.well, s.wellCap })
 	s.scripted.Drop()
 }
 
@@ -254,7 +281,7 @@ func (s *station) calm() {
 		s.proxy.heal()
 		return
 	}
-	s.scripted.Update(func(now *relaytest.Script) { *now = relaytest.Script{Info: s.info, Cap: s.cap, Handle: s.handle} })
+	s.scripted.Update(func(now *relaytest.Script) { *now = s.script() })
 }
 
 // handle takes the EVENTs that a scripted station is sent; the rest is the script's.
@@ -315,7 +342,7 @@ func (s *station) answer(c *relaytest.Conn, e *nostr.Event, w *sendings, raw str
 		c.Send(string(ok))
 	}
 	take := func() {
-		if s.source {
+		if s.source || s.nip77 {
 			s.scripted.Publish(raw)
 		}
 		say(true, "")
@@ -358,6 +385,23 @@ func (s *station) answer(c *relaytest.Conn, e *nostr.Event, w *sendings, raw str
 	default:
 		say(false, "invalid: too many vowels")
 	}
+}
+
+// lose makes a sink lose some of what it took, each event once at most, and says how much.
+func (s *station) lose(rng *rand.Rand) (lost int) {
+	if s.real != nil || !s.nip77 || s.source {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gone := map[string]bool{}
+	one := 2 + rng.IntN(20)
+	for _, id := range s.scripted.Stored() {
+		if w := s.sent[id]; w != nil && w.lost == 0 && w.final == "true " && rng.IntN(one) == 0 {
+			w.lost, gone[id] = w.n, true
+		}
+	}
+	return s.scripted.Lose(func(id string) bool { return gone[id] })
 }
 
 // begins notes that a life of the program begins.

@@ -82,6 +82,8 @@ type round struct {
 	hups   int               // SIGHUPs of this life of the program
 	unsure *setup            // in force before a SIGHUP that nobody has seen taken up; nil: there is none
 	paused map[*station]bool
+	// compared: sinks and sources are asked for what they and the archive lack, now that all is well.
+	compared bool
 	// ahead: the child's clock is ahead of the world's at times, and no time passes. Were it wrong, and then right again only by
 	// its time's coming, nothing would show that what is proven and caught up was dated by it.
 	ahead bool
@@ -120,7 +122,11 @@ func randomRound(t *testing.T, seed uint64) {
 	r.must(err)
 	r.build()
 	for range 1 + r.rng.IntN(4) {
-		r.live()
+		if r.rng.IntN(3) == 0 {
+			r.shots()
+		} else {
+			r.live()
+		}
 		r.down()
 	}
 	r.end()
@@ -383,12 +389,10 @@ func (r *round) down() {
 		r.command(0, "reindex", "-c", r.config())
 	case 3:
 		r.say("backfill")
-		r.begins()
-		r.starts()
 		for _, s := range r.stations {
 			s.calm()
 		}
-		r.command(incomplete, "backfill", "-c", r.config(), "--no-progress", "--give-up", "500ms")
+		r.shot(false)
 	}
 	if rng.IntN(2) == 0 {
 		next, what := r.setup.changed(rng, r.first)
@@ -416,6 +420,7 @@ func (r *round) end() {
 	if r.t.Failed() {
 		return
 	}
+	r.compare()
 	r.listened()
 	for range 5 + r.rng.IntN(20) {
 		f := r.maker.live()
