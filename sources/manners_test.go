@@ -313,3 +313,40 @@ func TestAnEventThatIsTooBigIsNotProven(t *testing.T) {
 		t.Errorf("complete %v (%s), not proven: %v, want no, and the page around 1500", v.complete, v.reason, missing)
 	}
 }
+
+// A probe of one walk tells the others that were to make the same.
+func TestAProbeTellsAllWalks(t *testing.T) {
+	for _, more := range []bool{true, false} {
+		m := model{events: at(5, 5, 5), cap: 3}
+		if more {
+			m.events, m.cap = append(m.events, stored{7, 1, 9}, stored{8, 1, 9}), 100
+		}
+		known := newManners(500, false)
+		answered := func(w *walk) {
+			r := w.next(500)
+			a := answer{ids: map[event.ID]struct{}{}}
+			prev := int64(openEnd)
+			page, _ := m.serve(r)
+			for _, i := range page {
+				a.add(eventID(i), m.events[i].at, r.to, openEnd, &prev)
+			}
+			w.took(a)
+		}
+		walks := []*walk{newWalk(event.Filter{Authors: []event.PubKey{{1}}}, window{0, openEnd}, known), newWalk(event.Filter{Authors: []event.PubKey{{1}}}, window{0, openEnd}, known)}
+		for _, w := range walks {
+			for pages := 0; w.step() != stepProbe; pages++ {
+				if pages > 10 {
+					t.Fatal("no probe")
+				}
+				answered(w)
+			}
+			if _, ok := w.spared(); ok {
+				t.Fatal("nothing was probed, and a walk says that it need not")
+			}
+		}
+		answered(walks[0])
+		if _, ok := walks[1].spared(); !ok || walks[1].step() == stepProbe || walks[1].step() != walks[0].step() {
+			t.Errorf("more %t: after the first walk's probe the second goes on: %t, with step %d; want that of the first, %d", more, ok, walks[1].step(), walks[0].step())
+		}
+	}
+}
