@@ -246,6 +246,7 @@ func (a *attempt) compareNow(ctx context.Context, full bool) error {
 	s := a.s
 	c := &s.comparer
 	insist := c.asked.Swap(false)
+	full = full || insist // it may have been asked for just now
 	res, err := a.compare(ctx, full, insist)
 	if err != nil {
 		if !relay.Ours(a.sess.Err()) {

@@ -43,7 +43,7 @@ func (s *Source) SetReconcile(r Reconcile) {
 
 // Reconcile compares the source with the archive, in full, as soon as it is live and nothing else is under way.
 func (s *Source) Reconcile() {
-	s.auditAsked.Store(true)
+	s.auditAsked.Add(1)
 	s.nudge()
 }
 
@@ -57,7 +57,7 @@ func (s *Source) nudge() {
 // auditDue says when the next audit is due, and whether that is to be a full one; zero: none is.
 func (v *visit) auditDue() (at time.Time, full bool, err error) {
 	now := v.s.o.Now()
-	if v.s.auditAsked.Load() {
+	if v.s.auditAsked.Load() != v.s.auditMet {
 		return now, true, nil
 	}
 	r := *v.s.reconcile.Load()
@@ -105,10 +105,12 @@ func (s *Source) audited(start time.Time, full bool) error {
 
 // audit compares the relay with the archive. What cannot be reconciled is paged.
 func (v *visit) audit(full bool) (err error) {
-	start := v.s.o.Now()
+	start, met := v.s.o.Now(), v.s.auditMet
+	if full {
+		met = v.s.auditAsked.Load() // whoever asks from now on asks for another one
+	}
 	if v.s.audits++; v.s.audits > maxAudits {
-		v.s.audits = 0
-		v.s.auditAsked.Store(false)
+		v.s.audits, v.s.auditMet = 0, met
 		v.log.Warn().Str("source", v.s.o.URL).Int("tries", maxAudits).Msg("not compared with the archive: the session ends each time")
 		return v.s.audited(start, false)
 	}
@@ -162,8 +164,7 @@ func (v *visit) audit(full bool) (err error) {
 			return err
 		}
 	}
-	v.s.audits = 0
-	v.s.auditAsked.Store(false)
+	v.s.audits, v.s.auditMet = 0, met
 	if err := v.s.audited(start, full); err != nil { // costs another one
 		v.log.Error().Err(err).Str("relay", v.s.o.URL).Msg("that it was reconciled is not saved")
 	}

@@ -3,6 +3,7 @@ package sources_test
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,6 +98,40 @@ func TestAuditOfARelayWithoutNegentropy(t *testing.T) {
 	if a := g.source.Status().Audit; a.Paged == 0 || a.Text != "" {
 		t.Errorf("the audit: %+v, want one that paged", a)
 	}
+}
+
+// TestAuditAskedForDuringAnother: one that is asked for while a shorter one is under way is made after it.
+func TestAuditAskedForDuringAnother(t *testing.T) {
+	old := notes(1, 1000, 4000) // 46 days
+	late := note(1, 5001, now-40*86400)
+	r := relaytest.New(t, relaytest.Script{Events: old, Cap: 100})
+	in, db := newIntake(t), openState(t)
+	o := sources.Options{Seen: archived{in, append(old, late)}, Reconcile: sources.Reconcile{Every: 24 * time.Hour, Depth: 10 * 24 * time.Hour}}
+	g := start(t, r, in, db, o)
+	in.until("live", func() bool { return in.count() == len(old) && g.source.Status().Phase == sources.Live })
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
+	begun, goOn := make(chan struct{}, 100), make(chan struct{})
+	var source atomic.Pointer[sources.Source]
+	r.Update(func(s *relaytest.Script) {
+		s.Events = append(s.Events, late)
+		s.Handle = func(_ *relaytest.Conn, m relaytest.Message) bool {
+			if s := source.Load(); m.Label == "REQ" && s != nil && s.Status().Phase == sources.Reconciling {
+				begun <- struct{}{}
+				<-goOn
+			}
+			return false
+		}
+	})
+	o.Now = func() time.Time { return time.Unix(now, 0).Add(2 * 24 * time.Hour) }
+	g = start(t, r, in, db, o)
+	source.Store(g.source)
+	<-begun
+	g.source.Reconcile()
+	close(goOn)
+	in.until("the late event", func() bool { return in.has(late) })
+	in.until("a full audit", func() bool { return g.source.Status().Audit.Full })
 }
 
 // TestAuditThatEndsTheSession: after a few tries it is let be, and live goes on.

@@ -78,7 +78,8 @@ type Source struct {
 	inTurn     atomic.Bool  // events have come before a page's EOSE
 	hasty      atomic.Bool  // events have come after the EOSE of a page that was empty: so they may again
 	reconcile  atomic.Pointer[Reconcile]
-	auditAsked atomic.Bool   // Reconcile was called
+	auditAsked atomic.Int64  // how often Reconcile was called
+	auditMet   int64         // of that, what was met by a full audit; the session's
 	nudged     chan struct{} // 1: one of these two has changed; a visit's run
 	garbage    garbage
 
