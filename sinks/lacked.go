@@ -35,37 +35,14 @@ type LackCount struct {
 	Rows    uint64 `json:"rows"`    // kept of events that were, ever
 }
 
-// lackedRow remembers an event that was offered because the relay lacked it.
-type lackedRow struct {
-	due   time.Time     // not offered so before
-	wait  time.Duration // before due; 0: there is no row
-	taken bool          // the relay took it as new, that time
-}
+// lackedRow remembers an event that was offered because the relay lacked it. Its mark: the relay took it as new, that time.
+type lackedRow struct{ state.Rest }
 
-// encode is the due time in unix seconds (8 bytes), the wait in seconds (4) and 1 if it was taken (1).
-func (r lackedRow) encode() []byte {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, 13), uint64(r.due.Unix()))
-	b = binary.BigEndian.AppendUint32(b, uint32(r.wait/time.Second))
-	if r.taken {
-		return append(b, 1)
-	}
-	return append(b, 0)
-}
-
-func decodeLacked(b []byte) (r lackedRow) {
-	if len(b) != 13 {
-		return r
-	}
-	r.due = time.Unix(int64(binary.BigEndian.Uint64(b)), 0)
-	r.wait = time.Duration(binary.BigEndian.Uint32(b[8:])) * time.Second
-	r.taken = b[12] == 1
-	return r
-}
+func decodeLacked(b []byte) lackedRow { return lackedRow{state.DecodeRest(b)} }
 
 // rests says that the event is not to be offered yet. insist: an operator wants what was taken and is gone to be offered.
 func (r lackedRow) rests(now time.Time, insist bool) bool {
-	// A time further ahead was made by a clock that ran ahead.
-	return r.due.After(now) && r.due.Before(now.Add(2*lastLack)) && !(insist && r.taken)
+	return r.Rests(now, lastLack) && !(insist && r.Mark)
 }
 
 // lacking is what a ledger says of events that the relay lacks.
@@ -102,7 +79,7 @@ func (l *ledger) OfferLacked(events []mark, now time.Time, insist bool) (offered
 	}
 	for _, m := range out.marks {
 		row := rows[m.Ordinal]
-		if row.wait == 0 {
+		if row.Wait == 0 {
 			if l.lack.Rows >= maxLacked {
 				continue
 			}
@@ -111,8 +88,7 @@ func (l *ledger) OfferLacked(events []mark, now time.Time, insist bool) (offered
 		if !l.undeliverLocked() {
 			break
 		}
-		wait := min(max(2*row.wait, firstLack), lastLack)
-		l.changes.lacked[m.Ordinal] = lackedRow{due: now.Add(wait), wait: wait}.encode()
+		l.changes.lacked[m.Ordinal] = row.Longer(now, firstLack, lastLack).Encode()
 		l.parkLocked(m, now, 0, parkedForLack)
 		l.lack.Offered++
 		l.dirty = true
@@ -298,9 +274,9 @@ func (l *ledger) ackLackedLocked(ordinal uint64, o outcome) {
 	}
 	l.lack.Taken++
 	// A row that cannot be read rests as if it had not been taken.
-	if row, err := l.lackedRowLocked(ordinal); err == nil && row.wait > 0 {
-		row.taken = true
-		l.changes.lacked[ordinal] = row.encode()
+	if row, err := l.lackedRowLocked(ordinal); err == nil && row.Wait > 0 {
+		row.Mark = true
+		l.changes.lacked[ordinal] = row.Encode()
 	}
 }
 
@@ -332,7 +308,7 @@ func (l *ledger) KeepLacked(lacks func(ordinal uint64) bool) error {
 		l.mu.Lock()
 		for _, ordinal := range gone {
 			row, err := l.lackedRowLocked(ordinal)
-			if err != nil || row.wait == 0 {
+			if err != nil || row.Wait == 0 {
 				continue
 			}
 			l.changes.lacked[ordinal], l.dirty = nil, true

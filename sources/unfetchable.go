@@ -1,7 +1,6 @@
 package sources
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"time"
@@ -11,20 +10,14 @@ import (
 )
 
 // Ids that a relay lists and does not give, or whose events nobody can take in, come up in each reconciliation. They are
-// remembered, and asked for again after a day, then two, four and so on.
+// remembered, each as a state.Rest, and asked for again after a day, then two, four and so on. The mark is set where it came, and our
+// door did not take it in: nothing is missing.
 const (
 	// maxUnfetchable of a relay: 6 MiB in the state. More are asked for each time.
 	maxUnfetchable = 100_000
 	firstRefetch   = 24 * time.Hour
 	lastRefetch    = 32 * 24 * time.Hour
 )
-
-// unfetchable is a row of them.
-type unfetchable struct {
-	due     time.Time
-	wait    time.Duration // before due; 0: there is no row
-	refused bool          // it came, and our door did not take it in: nothing is missing
-}
 
 // fetchable are those of ids that are to be asked for now; waiting counts those of the others that are missing.
 func (s *Source) fetchable(ids []event.ID) (now []event.ID, waiting int, err error) {
@@ -33,8 +26,8 @@ func (s *Source) fetchable(ids []event.ID) (now []event.ID, waiting int, err err
 		b := tx.Bucket(s.path("unfetchable")...)
 		for _, id := range ids {
 			if b != nil {
-				if u := decodeUnfetchable(b.Get(id[:])); u.due.After(at) && u.due.Before(at.Add(2*lastRefetch)) {
-					if !u.refused {
+				if row := state.DecodeRest(b.Get(id[:])); row.Rests(at, lastRefetch) {
+					if !row.Mark {
 						waiting++
 					}
 					continue
@@ -67,16 +60,16 @@ func (s *Source) noteUnfetchable(not, refused, got []event.ID) error {
 			}
 		}
 		for i, id := range slices.Concat(not, refused) {
-			u := decodeUnfetchable(b.Get(id[:]))
-			if u.wait == 0 {
+			row := state.DecodeRest(b.Get(id[:]))
+			if row.Wait == 0 {
 				if n >= maxUnfetchable {
 					continue
 				}
 				n++
 			}
-			u.wait, u.refused = min(max(2*u.wait, firstRefetch), lastRefetch), i >= len(not)
-			u.due = s.o.Now().Add(u.wait)
-			if err := b.Put(id[:], u.encode()); err != nil {
+			row = row.Longer(s.o.Now(), firstRefetch, lastRefetch)
+			row.Mark = i >= len(not)
+			if err := b.Put(id[:], row.Encode()); err != nil {
 				return err
 			}
 		}
@@ -86,24 +79,4 @@ func (s *Source) noteUnfetchable(not, refused, got []event.ID) error {
 		return fmt.Errorf("save what %s does not give: %w", s.o.URL, err)
 	}
 	return nil
-}
-
-// encode is the due time in unix seconds (8 bytes), the wait in seconds (4) and 1 if it was refused (1).
-func (u unfetchable) encode() []byte {
-	row := binary.BigEndian.AppendUint64(make([]byte, 0, 13), uint64(u.due.Unix()))
-	row = binary.BigEndian.AppendUint32(row, uint32(u.wait/time.Second))
-	if u.refused {
-		return append(row, 1)
-	}
-	return append(row, 0)
-}
-
-func decodeUnfetchable(row []byte) (u unfetchable) {
-	if len(row) != 13 {
-		return u
-	}
-	u.due = time.Unix(int64(binary.BigEndian.Uint64(row)), 0)
-	u.wait = time.Duration(binary.BigEndian.Uint32(row[8:])) * time.Second
-	u.refused = row[12] == 1
-	return u
 }
