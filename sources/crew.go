@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -24,7 +25,6 @@ type task struct {
 	tries  int        // of this page
 	rest   *remainder // what waits for this one; nil: nothing
 	ready  time.Time
-	gaps   int // of the walk's, told to the saver
 	// unsaved: what the last page has proven is not on disk yet. The next one waits for that, so that the end of this process
 	// costs one page; the other windows go on meanwhile.
 	unsaved atomic.Bool
@@ -179,7 +179,7 @@ func (c *crew) share() *task {
 	if c.v.s.o.Limit > 0 {
 		return nil
 	}
-	for _, t := range slices.SortedFunc(slices.Values(c.flying), func(a, b *task) int { return int(min(b.walk.left()-a.walk.left(), 1<<30)) }) {
+	for _, t := range slices.SortedFunc(slices.Values(c.flying), func(a, b *task) int { return cmp.Compare(b.walk.left(), a.walk.left()) }) {
 		if older, ok := t.walk.give(); ok {
 			t.window.lo = older.hi + 1
 			c.v.s.moreWalks(1)
@@ -322,9 +322,8 @@ func (c *crew) digest(t *task, end verdict) error {
 			v.reached(g, ws)
 		}
 	})
-	if fresh := w.gaps[t.gaps:]; len(fresh) > 0 {
-		t.gaps = len(w.gaps)
-		steps = append(steps, saved{atoms: t.group.atoms, plan: v.plan.number, gaps: slices.Clone(fresh)})
+	if fresh := w.newGaps(); len(fresh) > 0 {
+		steps = append(steps, saved{atoms: t.group.atoms, plan: v.plan.number, gaps: fresh})
 	}
 	for i, step := range steps {
 		if i == len(steps)-1 {
@@ -345,7 +344,7 @@ func (c *crew) digest(t *task, end verdict) error {
 	case end.done && w.split > 0:
 		c.apart(t)
 	case end.done:
-		c.over(t, outcome{complete: end.complete, reason: end.reason, gaps: w.gaps, asked: end.complete != No || len(w.gaps) > 0 && !w.ignores && !w.unread})
+		c.over(t, outcome{complete: end.complete, reason: end.reason, asked: end.complete != No || len(w.gaps) > 0 && !w.ignores && !w.unread})
 	case t.limited && v.s.spend(w.fresh):
 		c.over(t, v.s.enough())
 	default:

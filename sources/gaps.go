@@ -2,13 +2,13 @@ package sources
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
-	"strings"
 
 	"rebroadcastr/event"
 	"rebroadcastr/state"
@@ -44,37 +44,48 @@ func asksFor(f event.Filter, a atom) bool {
 	return true
 }
 
-// keepGaps adds what a walk has found.
-func (s *Source) keepGaps(tx *state.Tx, step saved) error {
+// keepGaps adds what a walk has found, as far as there is room. more is how many there was none for.
+func (s *Source) keepGaps(tx *state.Tx, step saved) (more int, err error) {
 	b := tx.Bucket(s.path("gaps")...)
 	rows := 0
 	if err := b.ForEach(func(_, _ []byte) error { rows++; return nil }); err != nil {
-		return err
+		return 0, err
 	}
 	found := s.o.Now().Unix()
 	for _, h := range step.gaps {
 		key := h.filter.Key()
 		value, err := json.Marshal(keptGap{clipped(h.filter.String()), Words(h.filter), h.reason(), found})
 		if err != nil {
-			return fmt.Errorf("encode gap: %w", err)
+			return 0, fmt.Errorf("encode gap: %w", err)
 		}
 		for _, a := range step.atoms {
 			if !asksFor(h.filter, a) {
 				continue
 			}
 			row := gapKey(a.key, h.at, key[:])
+			if b.Get(row) == nil {
+				if rows >= maxKept {
+					more++
+					continue
+				}
+				rows++
+			}
+			if err := b.Put(row, value); err != nil {
+				return 0, err
+			}
 			s.mu.Lock()
 			s.kept[string(row)] = Gap{clipped(h.filter.String()), Words(h.filter), h.at, h.at, h.reason(), found}
 			s.mu.Unlock()
-			if rows++; rows > maxKept {
-				continue
-			}
-			if err := b.Put(row, value); err != nil {
-				return err
-			}
 		}
 	}
-	return nil
+	return more, nil
+}
+
+// leftOut counts gaps that are not kept.
+func (s *Source) leftOut(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unkept += n
 }
 
 // closeGaps removes those of an atom that lie in a window that is proven now.
@@ -119,7 +130,7 @@ func (s *Source) loadGaps(tx *state.Tx, p *plan) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.kept = kept
+	s.kept, s.unkept = kept, 0
 	return nil
 }
 
@@ -135,16 +146,14 @@ func decodeGap(k, v []byte) (Gap, bool) {
 
 // keptLocked are the gaps that are kept, the newest first.
 func (s *Source) keptLocked() (list []Gap, more int) {
-	return sortedGaps(slices.Collect(maps.Values(s.kept)))
+	list, more = sortedGaps(slices.Collect(maps.Values(s.kept)))
+	return list, more + s.unkept
 }
 
 // sortedGaps are the newest of list, each once.
 func sortedGaps(list []Gap) (_ []Gap, more int) {
 	slices.SortFunc(list, func(a, b Gap) int {
-		if a.From != b.From {
-			return int(max(min(b.From-a.From, 1), -1))
-		}
-		return strings.Compare(a.Filter, b.Filter)
+		return cmp.Or(cmp.Compare(b.From, a.From), cmp.Compare(a.Filter, b.Filter))
 	})
 	list = slices.Compact(list)
 	if len(list) > maxGaps {

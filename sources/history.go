@@ -13,7 +13,6 @@ import (
 type outcome struct {
 	complete Completeness
 	reason   string
-	gaps     []hole
 	asked    bool // to the end, by complete pages, whatever that proved
 	limited  bool // --limit
 }

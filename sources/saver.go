@@ -246,17 +246,22 @@ func (k *saver) hurried(err error) error {
 }
 
 func (k *saver) save(batch []saved) error {
+	unkept := 0
 	err := k.s.o.State.Update(func(tx *state.Tx) error {
+		unkept = 0 // it may be done twice
 		for _, step := range batch {
-			if err := k.put(tx, step); err != nil {
+			more, err := k.put(tx, step)
+			if err != nil {
 				return err
 			}
+			unkept += more
 		}
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("save what is proven of %s: %w", k.s.o.URL, err)
 	}
+	k.s.leftOut(unkept)
 	for _, step := range batch {
 		if step.caughtUp != 0 {
 			k.s.caughtUp(step.caughtUp)
@@ -265,10 +270,11 @@ func (k *saver) save(batch []saved) error {
 	return nil
 }
 
-func (k *saver) put(tx *state.Tx, step saved) error {
+// put saves one step; unkept are the gaps that there was no room for.
+func (k *saver) put(tx *state.Tx, step saved) (unkept int, err error) {
 	if step.caughtUp != 0 {
 		b := tx.Bucket(k.s.path()...)
-		return b.Put(keyCaughtUp, binary.BigEndian.AppendUint64(nil, uint64(step.caughtUp)))
+		return 0, b.Put(keyCaughtUp, binary.BigEndian.AppendUint64(nil, uint64(step.caughtUp)))
 	}
 	if step.gaps != nil {
 		return k.s.keepGaps(tx, step)
@@ -276,11 +282,11 @@ func (k *saver) put(tx *state.Tx, step saved) error {
 	b := tx.Bucket(k.s.path("windows")...)
 	for key, void := range step.void {
 		ws, err := k.s.stored(b.Get(key[:]))
-		if err == nil && len(ws) > 0 {
-			err = b.Put(key[:], ws.without(void).encode())
+		if err != nil || len(ws) == 0 { // what is damaged proves nothing
+			continue
 		}
-		if err != nil {
-			return err
+		if err := b.Put(key[:], ws.without(void).encode()); err != nil {
+			return 0, err
 		}
 	}
 	for _, a := range step.atoms {
@@ -292,11 +298,11 @@ func (k *saver) put(tx *state.Tx, step saved) error {
 			ws = nil
 		}
 		if err := b.Put(a.key[:], ws.add(step.window).encode()); err != nil {
-			return err
+			return 0, err
 		}
 		if err := k.s.closeGaps(tx, a, step.window); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return 0, nil
 }

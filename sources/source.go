@@ -83,10 +83,11 @@ type Source struct {
 	nudged     chan struct{} // 1: one of these two has changed; a visit's run
 	garbage    garbage
 
-	mu    sync.Mutex
-	st    Status
-	worst Completeness   // of this plan's walks so far
-	kept  map[string]Gap // by row in the state
+	mu     sync.Mutex
+	st     Status
+	worst  Completeness   // of this plan's walks so far
+	kept   map[string]Gap // by row in the state
+	unkept int            // gaps found since kept was loaded that there was no room for
 
 	// Serve only, from here on.
 	limit     int                 // what is left of Options.Limit

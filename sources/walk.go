@@ -64,6 +64,7 @@ type walk struct {
 	count   int     // events of the window that came
 	unsure  unsure  // a page for several authors that is as full as any was
 	gaps    []hole
+	told    int // of gaps: those that newGaps has given
 }
 
 // maxAstray pages that were mostly dated outside of their window are enough of a walk that proves nothing any more.
@@ -75,6 +76,20 @@ type hole struct {
 	filter event.Filter
 	most   int  // events that the relay gives of it at once
 	unsure bool // perhaps everything came: it is as much as the relay ever gave at once, and nothing shows that it gives more
+}
+
+// newGaps are those that were found since it was called last. Of the others one of each sort is kept, which is what the end depends
+// on: a relay may have any number of them.
+func (w *walk) newGaps() (list []hole) {
+	list = slices.Clone(w.gaps[w.told:])
+	had := make(map[bool]bool, 2)
+	w.gaps = slices.DeleteFunc(w.gaps, func(h hole) bool {
+		again := had[h.unsure]
+		had[h.unsure] = true
+		return again
+	})
+	w.told = len(w.gaps)
+	return list
 }
 
 func (h hole) reason() string {
