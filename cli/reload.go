@@ -112,33 +112,46 @@ func (r *reloader) run(ctx context.Context, started <-chan struct{}) error {
 	}
 	changed := make(chan struct{}, 1)
 	var watching *task
+	var ended <-chan struct{} // watching's; nil once it has been seen
 	stopWatch := func() {}
-	defer func() {
+	stop := func() {
 		if stopWatch(); watching != nil {
-			_ = watching.wait() // it has said what it could not do
+			_ = watching.wait()
+			if ended != nil {
+				r.watchEnded(watching.err)
+			}
+			watching, ended = nil, nil
 		}
-	}()
+	}
+	defer func() { stop() }()
 	for {
 		if want := r.config().Watch; want != (watching != nil) {
-			if stopWatch(); watching != nil {
-				_ = watching.wait()
-				watching = nil
-			}
+			stop()
 			if want {
 				inner, cancel := context.WithCancel(ctx)
 				w := &fileWatch{path: r.config().File, changed: changed, log: r.h.log}
 				watching, stopWatch = spawn("watch the config", func() error { return w.run(inner) }), cancel
+				ended = watching.done
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-ended: // by itself; not tried again before watch is switched off and on
+			r.watchEnded(watching.err)
+			ended = nil
 		case <-r.poke:
 		case <-r.hup:
 			_, _ = r.reload(ctx, "SIGHUP", false) // it has been logged
 		case <-changed:
 			_, _ = r.reload(ctx, watched, false)
 		}
+	}
+}
+
+func (r *reloader) watchEnded(err error) {
+	if err != nil {
+		r.h.log.Error().Err(err).Msg("the config file is not watched; reload it with SIGHUP or rebroadcastr reload")
 	}
 }
 

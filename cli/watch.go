@@ -35,7 +35,6 @@ func (w *fileWatch) run(ctx context.Context) error {
 	}
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
-		w.log.Error().Err(err).Msg("the config file cannot be watched; reload it with SIGHUP or rebroadcastr reload")
 		return err
 	}
 	defer func() { _ = notify.Close() }() // nothing is lost with it

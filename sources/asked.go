@@ -46,8 +46,11 @@ func (p *plan) askedRows(once bool) (map[atomKey][]byte, error) {
 }
 
 // historyWindow is what history asks for of an atom.
-func historyWindow(p *plan, a atom) window {
-	w := window{max(p.history.Since, a.filter.Since), openEnd}
+func historyWindow(p *plan, a atom) window { return a.from(p.history.Since) }
+
+// from is the window of what the atom's filter asks for, from since on.
+func (a atom) from(since int64) window {
+	w := window{max(since, a.filter.Since), openEnd}
 	if a.filter.Until != 0 {
 		w.hi = a.filter.Until
 	}

@@ -131,11 +131,7 @@ func (v *visit) audit(full bool) (err error) {
 	clip := start.Add(-v.s.o.Overlap).Unix()
 	var list []atom
 	for _, a := range v.plan.atoms {
-		w := window{max(since, a.filter.Since), openEnd}
-		if a.filter.Until != 0 {
-			w.hi = a.filter.Until
-		}
-		if a.missing = (windows{}).add(w); len(a.missing) > 0 && len(a.filter.IDs) == 0 {
+		if a.missing = (windows{}).add(a.from(since)); len(a.missing) > 0 && len(a.filter.IDs) == 0 {
 			list = append(list, a)
 		}
 	}

@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	// countSilence is how long a relay may think about a COUNT.
+	// countSilence is how long a relay may think about a COUNT while somebody waits for what a backfill would do; countPatience
+	// is what it gets when nobody does.
 	countSilence = 5 * time.Second
-	// maxCounts of one relay: at ten requests a second half a minute. What is beyond is not counted.
+	// maxCounts of one relay: at a stranger's pace 25 seconds. What is beyond is not counted.
 	maxCounts = 300
 )
 
