@@ -12,7 +12,7 @@ FUZZTIME ?= 30s
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build test figures demo lint fuzz install clean
+.PHONY: all build test bench figures demo lint fuzz install clean
 
 all: build
 
@@ -31,6 +31,10 @@ test:
 
 figures:
 	cd e2e && go test -count 1 -tags '$(TAGS)' -timeout 20m -run TestFigures -history 200000 -v .
+
+# Writes BENCHMARKS.md and docs/*.svg: at most 15 minutes, about 5 GB in TMPDIR. BENCH="-scenario live -rounds 1" for less.
+bench: build
+	cd e2e && go run -tags '$(TAGS)' ./bench -binary ../bin/rebroadcastr $(BENCH)
 
 demo: build
 	cd e2e && go run -tags '$(TAGS)' ./demo -binary ../bin/rebroadcastr

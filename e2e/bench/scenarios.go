@@ -1,0 +1,8 @@
+package main
+
+// scenarios in the order in which they run and stand in the file.
+var scenarios = []scenario{
+	duplicate,
+	newEvents,
+	live,
+}
