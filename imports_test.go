@@ -10,26 +10,27 @@ import (
 // layers says which of our packages each package may import: imports point one way, siblings do not
 // import each other. A package that is missing here fails the test too: whoever adds one says where it stands.
 var layers = map[string][]string{
-	"main":      {"cli"},
-	"cli":       join([]string{"pipeline", "web", "config"}, stages, links, leaves),
-	"web":       leaves,
-	"pipeline":  join([]string{"config"}, stages, links, leaves),
-	"config":    join(links, leaves),
-	"sources":   join(links, leaves),
-	"sinks":     join(links, leaves),
-	"dedup":     join(links, leaves),
-	"archive":   join(links, leaves),
-	"relay":     leaves,
-	"state":     leaves,
-	"policy":    {"event", "relay/url"},
-	"record":    {"event", "place"},
-	"reconcile": {"event"},
-	"event":     nil,
-	"place":     nil,
-	"report":    nil,
-	"relay/url": nil,
-	"relaytest": nil,
-	"systemd":   nil,
+	"main":         {"cli"},
+	"cli":          join([]string{"pipeline", "web", "config"}, stages, links, leaves),
+	"web":          leaves,
+	"pipeline":     join([]string{"config"}, stages, links, leaves),
+	"config":       join(links, leaves),
+	"sources":      join(links, leaves),
+	"sinks":        join(links, leaves),
+	"dedup":        join(links, leaves),
+	"archive":      join(links, leaves),
+	"relay":        leaves,
+	"state":        leaves,
+	"policy":       {"event", "relay/url"},
+	"record":       {"event", "place"},
+	"reconcile":    {"event"},
+	"event":        {"event/bip340"}, // without a C compiler
+	"place":        nil,
+	"report":       nil,
+	"relay/url":    nil,
+	"event/bip340": nil,
+	"relaytest":    nil,
+	"systemd":      nil,
 }
 
 var (
@@ -73,6 +74,15 @@ func TestTestsStayOutside(t *testing.T) {
 			if path == no || strings.HasSuffix(no, "/") && strings.HasPrefix(path, no) {
 				t.Errorf("the program contains %s", path)
 			}
+		}
+	}
+}
+
+// TestOneVerifier: a program has its own verifier, not also the tables of the other one.
+func TestOneVerifier(t *testing.T) {
+	for tags, want := range map[string]bool{"libsecp256k1": false, "": true} {
+		if got := slices.Contains(strings.Fields(command(t, "go", "list", "-deps", "-tags", tags, ".")), module+"/event/bip340"); got != want {
+			t.Errorf("with tags %q the program contains event/bip340: %t, want %t", tags, got, want)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 	}
 	log.Info().Str("version", p.version).Str("verifier", event.VerifierName()).Str("archive", cfg.Archive.Dir).Msg(command + ": " + describe(cfg))
 	if event.VerifierName() != event.FastVerifier {
-		log.Warn().Msg("this build checks signatures in pure Go, several times slower than with a C compiler: build it with `make`")
+		log.Warn().Msg("this build checks signatures in pure Go, two to three times slower than with a C compiler: build it with `make`")
 	}
 	lock, err := archive.Lock(cfg.Archive.Dir, command)
 	if err != nil {

@@ -28,8 +28,6 @@ static int verify_schnorr(xonly_pubkey *key, int known, const unsigned char *key
 import "C"
 
 import (
-	"encoding/binary"
-	"sync"
 	"unsafe"
 
 	_ "github.com/nbd-wtf/go-nostr" // brings libsecp256k1
@@ -40,50 +38,18 @@ const verifierName = FastVerifier
 func verifySchnorr(key *PubKey, sig *[64]byte, message *[32]byte) bool {
 	var p C.xonly_pubkey
 	known := points.get(key, &p)
-	if C.verify_schnorr(&p, known, (*C.uchar)(unsafe.Pointer(&key[0])), (*C.uchar)(unsafe.Pointer(&sig[0])),
+	var made C.int
+	if known {
+		made = 1
+	}
+	if C.verify_schnorr(&p, made, (*C.uchar)(unsafe.Pointer(&key[0])), (*C.uchar)(unsafe.Pointer(&sig[0])),
 		(*C.uchar)(unsafe.Pointer(&message[0]))) != 1 {
 		return false
 	}
-	if known == 0 {
+	if !known {
 		points.put(key, &p)
 	}
 	return true
 }
 
-// pointCache keeps what libsecp256k1 makes of an author's key: a point of the curve, which takes a square root, a tenth of the whole
-// check. A key has one place. Only a genuine signature puts one in.
-type pointCache struct {
-	locks [64]sync.Mutex
-	slots [4096]struct { // 96 bytes each
-		key   PubKey
-		point C.xonly_pubkey
-		used  bool
-	}
-}
-
-var points pointCache
-
-// place is where key may stand. Its last bytes decide: people choose the first.
-func (c *pointCache) place(key *PubKey) int {
-	return int(binary.LittleEndian.Uint16(key[len(key)-2:])) % len(c.slots)
-}
-
-func (c *pointCache) get(key *PubKey, p *C.xonly_pubkey) (known C.int) {
-	i := c.place(key)
-	lock := &c.locks[i%len(c.locks)]
-	lock.Lock()
-	defer lock.Unlock()
-	if s := &c.slots[i]; s.used && s.key == *key {
-		*p, known = s.point, 1
-	}
-	return known
-}
-
-func (c *pointCache) put(key *PubKey, p *C.xonly_pubkey) {
-	i := c.place(key)
-	lock := &c.locks[i%len(c.locks)]
-	lock.Lock()
-	defer lock.Unlock()
-	s := &c.slots[i]
-	s.key, s.point, s.used = *key, *p, true
-}
+var points pointCache[C.xonly_pubkey]
