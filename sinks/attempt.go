@@ -188,7 +188,7 @@ func (a *attempt) step(ctx context.Context) (time.Duration, error) {
 			err = a.silence()
 		}
 		return 0, err
-	case l.full, s.ledger.Uncommitted() >= commitAfter:
+	case l.full, s.ledger.Crowded():
 		return l.wait, nil // an answer or a commit wakes us
 	case l.paced > 0:
 		return min(l.wait, l.paced), nil

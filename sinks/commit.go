@@ -192,6 +192,7 @@ func (l *ledger) Commit() error {
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.failed = err != nil
 	if err != nil {
 		// What changed meanwhile is newer and stays.
 		for k, v := range rows.parked {

@@ -40,6 +40,7 @@ type ledger struct {
 	dirty     bool
 	answers   int           // settled by an answer since the last snapshot: what a crash would send again
 	flying    int           // the same, in the commit that is under way
+	failed    bool          // the last commit
 	changes   rowChanges    // rows to change with the next commit
 	inFlight  rowChanges    // rows in the commit that is under way
 	nextDue   time.Time     // no parked row is due before
@@ -315,6 +316,17 @@ func (l *ledger) Uncommitted() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.answers + l.flying
+}
+
+// Crowded says that no more should be sent before a commit has succeeded: so many answers wait for one.
+func (l *ledger) Crowded() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	most := commitMost
+	if l.failed {
+		most = commitAfter // it may never come
+	}
+	return l.answers+l.flying >= most
 }
 
 // Control is an event that the sink took not long ago.

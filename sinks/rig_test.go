@@ -304,3 +304,40 @@ func (f *failing) Update(fn func(*state.Tx) error) error {
 }
 
 func (f *failing) set(broken bool) { f.mu.Lock(); f.broken = broken; f.mu.Unlock() }
+
+// hanging is a state whose commits wait while it hangs.
+type hanging struct {
+	*state.DB
+	hangs chan struct{} // 1: a commit has begun to wait
+
+	mu   sync.Mutex
+	gate chan struct{} // nil: none
+}
+
+func (h *hanging) Update(fn func(*state.Tx) error) error {
+	h.mu.Lock()
+	gate := h.gate
+	h.mu.Unlock()
+	if gate != nil {
+		select {
+		case h.hangs <- struct{}{}:
+		default:
+		}
+		<-gate
+	}
+	return h.DB.Update(fn)
+}
+
+// hang has commits wait until release.
+func (h *hanging) hang() (release func()) {
+	gate := make(chan struct{})
+	h.mu.Lock()
+	h.gate = gate
+	h.mu.Unlock()
+	return sync.OnceFunc(func() {
+		h.mu.Lock()
+		h.gate = nil
+		h.mu.Unlock()
+		close(gate)
+	})
+}

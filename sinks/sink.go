@@ -25,9 +25,13 @@ const (
 	// alone.
 	windowBytes = 4 << 20
 	// commitEvery and commitAfter say when the ledger is committed. After a kill at most commitAfter answered events and
-	// the window are sent again.
+	// the window are sent again, unless the disk takes longer for a commit than the sink for as many answers.
 	commitEvery = 200 * time.Millisecond
 	commitAfter = 1000
+	// commitMost is where sends wait for a commit that is under way. A commit is two fsyncs, and may begin when one has
+	// just begun: where each takes 200 ms, 2,000 answers a second are 1,600 when it ends, 3,200 if somebody else's
+	// commit (a window, a mark) was between them.
+	commitMost = 4000
 	// retryFirst is the wait of a parked event's first retry; it doubles up to retryMost.
 	retryFirst = 30 * time.Second
 	retryMost  = time.Hour

@@ -39,7 +39,7 @@ func (a *attempt) tryStep(ctx context.Context) (time.Duration, error) {
 		// No answer and no close: parked like any other that is not answered, if the relay answers others.
 		s.poison.acquit()
 		return 0, acquitted()
-	case s.draining, s.ledger.Uncommitted() >= commitAfter:
+	case s.draining, s.ledger.Crowded():
 		s.mu.Unlock()
 		return longest, nil // an answer or a commit wakes us
 	case paced > 0:
