@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// readBuffer in bytes, twice per connection: gorilla's and the reader's own. A longer message takes a big-frame slot.
+	// readBuffer in bytes, for each connection, and once more while gorilla reads a message. A longer one takes a big-frame slot.
 	readBuffer = 64 << 10
+	// gorillaBuffer is what gorilla reads heads and control frames into.
+	gorillaBuffer = 1 << 10
 	// writeBuffer in bytes: an event of usual size is one write.
 	writeBuffer = 4 << 10
 	// outboxSize in messages. A sink's window bounds what is sent and unanswered; this only decouples two goroutines.
@@ -31,7 +33,8 @@ type core struct {
 	settings *atomic.Pointer[Settings] // the link's
 	log      zerolog.Logger
 	ws       *websocket.Conn
-	wire     *wire
+	frames   *frames // below ws
+	wire     *wire   // below frames
 	clock    *clock
 	pace     *pace
 	big      chan struct{} // slots for big messages, shared by all links
@@ -158,30 +161,47 @@ func (c *core) unregister(r *registered) {
 
 // read is the session's reader.
 func (c *core) read() error {
-	buf := make([]byte, readBuffer)
 	for {
 		c.wire.whole()
-		kind, r, err := c.ws.NextReader()
-		if err != nil {
-			return endOfRead(err, false)
-		}
-		c.wire.begun()
-		n, whole, err := fill(r, buf)
-		if err != nil {
-			return endOfRead(err, c.wire.slow())
-		}
-		if whole {
-			if int64(n) > c.settings.Load().MaxFrame {
-				c.tooBig()
-			} else {
-				c.message(kind, buf[:n])
-			}
-			continue
-		}
-		if err := c.readBig(kind, r, buf); err != nil {
+		if msg, ok := c.frames.text(); ok {
+			c.whole(websocket.TextMessage, msg)
+		} else if err := c.readByGorilla(); err != nil {
 			return err
 		}
 	}
+}
+
+// pooled buffers are for messages that gorilla reads.
+var pooled = sync.Pool{New: func() any { return new([readBuffer]byte) }}
+
+// readByGorilla reads a message that is not a plain one, and what stands before it.
+func (c *core) readByGorilla() error {
+	kind, r, err := c.ws.NextReader()
+	if err != nil {
+		return endOfRead(err, c.wire.slow())
+	}
+	c.wire.begun()
+	p := pooled.Get().(*[readBuffer]byte)
+	defer pooled.Put(p)
+	buf := p[:]
+	n, whole, err := fill(r, buf)
+	if err != nil {
+		return endOfRead(err, c.wire.slow())
+	}
+	if whole {
+		c.whole(kind, buf[:n])
+		return nil
+	}
+	return c.readBig(kind, r, buf)
+}
+
+// whole takes a message that needed no slot.
+func (c *core) whole(kind int, msg []byte) {
+	if int64(len(msg)) > c.settings.Load().MaxFrame {
+		c.tooBig()
+		return
+	}
+	c.message(kind, msg)
 }
 
 // fill reads until the message is whole or buf is full.
@@ -210,7 +230,8 @@ func (c *core) readBig(kind int, r io.Reader, head []byte) error {
 		return c.err()
 	}
 	defer func() { <-c.big }()
-	c.wire.begun()                     // the wait for the slot was ours, not the relay's
+	c.wire.whole()
+	c.wire.begun()                     // anew: the wait for the slot was ours, not the relay's
 	most := c.settings.Load().MaxFrame // for the whole of one message
 	msg := make([]byte, len(head), 4*len(head))
 	copy(msg, head)

@@ -29,28 +29,46 @@ type dialer struct {
 }
 
 // websocket dials and upgrades, within Settings.Connect for all of it. The error is an *End.
-func (d *dialer) websocket(ctx context.Context) (*websocket.Conn, *wire, error) {
+func (d *dialer) websocket(ctx context.Context) (*websocket.Conn, *frames, error) {
 	tlsConfig, err := d.tlsConfig()
 	if err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.settings.Connect)
 	defer cancel()
-	var w *wire
+	var f *frames
 	stop := func() bool { return true }
+	dial := func(ctx context.Context, network, addr string) (*wire, error) {
+		conn, err := d.dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		// gorilla heeds a deadline while it waits for the upgrade's answer, but no cancellation.
+		stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
+		return &wire{Conn: conn, clock: &clock{start: time.Now()}}, nil
+	}
 	up := websocket.Dialer{
 		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := d.dial(ctx, network, addr)
+			w, err := dial(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
-			w = &wire{Conn: conn, clock: &clock{start: time.Now()}}
-			// gorilla heeds a deadline while it waits for the upgrade's answer, but no cancellation.
-			stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
-			return w, nil
+			f = newFrames(w, w)
+			return f, nil
 		},
-		TLSClientConfig:   tlsConfig,
-		ReadBufferSize:    readBuffer,
+		NetDialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			w, err := dial(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			conn, err := overTLS(ctx, w, addr, tlsConfig)
+			if err != nil {
+				return nil, err
+			}
+			f = newFrames(conn, w)
+			return f, nil
+		},
+		ReadBufferSize:    gorillaBuffer,
 		WriteBufferSize:   writeBuffer,
 		EnableCompression: d.settings.Compression,
 	}
@@ -67,7 +85,25 @@ func (d *dialer) websocket(ctx context.Context) (*websocket.Conn, *wire, error) 
 		return nil, nil, endOfDial(err, resp)
 	}
 	ws.EnableWriteCompression(false) // small messages: CPU for nothing
-	return ws, w, nil
+	f.open = true
+	return ws, f, nil
+}
+
+// overTLS makes the handshake, so that frames stand above it. gorilla's own is the same, but leaves no room for them.
+func overTLS(ctx context.Context, w *wire, addr string, config *tls.Config) (net.Conn, error) {
+	if config.ServerName == "" {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, fmt.Errorf("dial %s: %w", addr, err)
+		}
+		config.ServerName = host
+	}
+	conn := tls.Client(w, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = w.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // dial opens a connection, through the proxy that is meant for the address.

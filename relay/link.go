@@ -274,13 +274,14 @@ func (l *Link) wait(ctx context.Context, until time.Time, early bool) {
 func (l *Link) attempt(ctx, infoCtx context.Context, failures int) (progress bool, err error) {
 	l.board.change(func(s *LinkStatus) { s.State, s.Next = StateConnecting, time.Time{} })
 	dialed := l.settings.Load()
-	ws, wire, err := l.dialer(dialed).websocket(ctx)
+	ws, frames, err := l.dialer(dialed).websocket(ctx)
 	if err != nil {
 		return false, err
 	}
-	l.pace.connected(dialed.through(l.o.URL) == "" && near(wire.RemoteAddr())) // a proxy is not the relay
+	l.pace.connected(dialed.through(l.o.URL) == "" && near(frames.RemoteAddr())) // a proxy is not the relay
 	c := &core{
-		url: l.o.URL, dialed: dialed, settings: &l.settings, log: l.o.Log, ws: ws, wire: wire, clock: wire.clock,
+		url: l.o.URL, dialed: dialed, settings: &l.settings, log: l.o.Log, ws: ws,
+		frames: frames, wire: frames.wire, clock: frames.wire.clock,
 		pace: l.pace, big: l.o.BigFrames, unknown: &l.unknown,
 		info: func() Info { return *l.info.Load() },
 		notice: func(text string) {

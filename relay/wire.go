@@ -75,8 +75,13 @@ func (w *wire) slow() bool {
 	return w.inMessage && !w.slowAt.IsZero() && !time.Now().Before(w.slowAt)
 }
 
-// begun and whole frame a message for the deadline.
-func (w *wire) begun() { w.inMessage, w.slowAt = true, time.Time{} }
+// begun and whole frame a message for the deadline: its time counts from the first read behind the first begun.
+func (w *wire) begun() {
+	if !w.inMessage {
+		w.inMessage, w.slowAt = true, time.Time{}
+	}
+}
+
 func (w *wire) whole() { w.inMessage = false }
 
 func (w *wire) Write(p []byte) (int, error) {
