@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -26,8 +27,10 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 		log.Info().Msg(note)
 	}
 	log.Info().Str("version", p.version).Str("verifier", event.VerifierName()).Str("archive", cfg.Archive.Dir).Msg(command + ": " + describe(cfg))
-	if event.VerifierName() != event.FastVerifier {
+	if !strings.HasPrefix(event.VerifierName(), event.FastVerifier) {
 		log.Warn().Msg("this build checks signatures in pure Go, two to three times slower than with a C compiler: build it with `make`")
+	} else if !event.Batches() {
+		log.Warn().Msg("this build checks signatures one by one, up to three times slower than in batches: build it with `make`")
 	}
 	lock, err := archive.Lock(cfg.Archive.Dir, command)
 	if err != nil {

@@ -257,7 +257,7 @@ func TestVersion(t *testing.T) {
 		binary   func() (string, error)
 		verifier string
 	}{
-		"as make builds it": {buildPlain, "libsecp256k1"},
+		"as make builds it": {buildPlain, "libsecp256k1, in batches"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bin := built(t, c.binary)

@@ -36,13 +36,13 @@ import (
 const verifierName = FastVerifier
 
 func verifySchnorr(key *PubKey, sig *[64]byte, message *[32]byte) bool {
-	var p C.xonly_pubkey
+	var p point
 	known := points.get(key, &p)
 	var made C.int
 	if known {
 		made = 1
 	}
-	if C.verify_schnorr(&p, made, (*C.uchar)(unsafe.Pointer(&key[0])), (*C.uchar)(unsafe.Pointer(&sig[0])),
+	if C.verify_schnorr((*C.xonly_pubkey)(unsafe.Pointer(&p)), made, (*C.uchar)(unsafe.Pointer(&key[0])), (*C.uchar)(unsafe.Pointer(&sig[0])),
 		(*C.uchar)(unsafe.Pointer(&message[0]))) != 1 {
 		return false
 	}
@@ -52,4 +52,7 @@ func verifySchnorr(key *PubKey, sig *[64]byte, message *[32]byte) bool {
 	return true
 }
 
-var points pointCache[C.xonly_pubkey]
+// point is what libsecp256k1 makes of a key: its secp256k1_xonly_pubkey.
+type point [64]byte
+
+var points pointCache[point]

@@ -93,11 +93,11 @@ func TestBIP340(t *testing.T) {
 
 // TestSelfTestFails shows that SelfTest can fail: a vector's listed result turned round, and a table cut short.
 func TestSelfTestFails(t *testing.T) {
-	if err := selfTest(strings.Replace(bip340Vectors, "TRUE", "FALSE", 1)); err == nil || !strings.Contains(err.Error(), "vector 0") {
+	if err := selfTest(strings.Replace(bip340Vectors, "TRUE", "FALSE", 1), nil); err == nil || !strings.Contains(err.Error(), "vector 0") {
 		t.Errorf("with vector 0 turned round: %v, want an error that names it", err)
 	}
 	for _, short := range []string{"", bip340Vectors[:len(bip340Vectors)/2], strings.Replace(bip340Vectors, "FF", "F", 1)} {
-		if err := selfTest(short); err == nil {
+		if err := selfTest(short, nil); err == nil {
 			t.Errorf("a damaged table of %d bytes is accepted", len(short))
 		}
 	}

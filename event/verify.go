@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,11 +58,19 @@ func (e *Event) Verify() error {
 	return nil
 }
 
-// FastVerifier is the name of the verifier that a build with a C compiler has, two to three times faster than pure Go.
+// FastVerifier begins the name of the verifier that a build with a C compiler has, two to three times faster than pure Go.
 const FastVerifier = "libsecp256k1"
 
-// VerifierName says which implementation checks signatures.
-func VerifierName() string { return verifierName }
+// VerifierName says which implementation checks signatures, and whether a Batch checks them together.
+func VerifierName() string {
+	if Batches() {
+		return verifierName + ", in batches"
+	}
+	return verifierName
+}
+
+// Batches reports whether a Batch costs less than its single checks in this build.
+func Batches() bool { return batches() }
 
 // bip340Vectors holds the official test vectors with messages of 32 bytes (bips/bip-0340/test-vectors.csv, 0 to 14),
 // without the columns that only signing needs.
@@ -69,10 +78,11 @@ func VerifierName() string { return verifierName }
 //go:embed testdata/bip340.csv
 var bip340Vectors string
 
-// SelfTest runs BIP-340's test vectors through the verifier in use. A program whose verifier fails must not start.
-func SelfTest() error { return selfTest(bip340Vectors) }
+// SelfTest runs BIP-340's test vectors through the verifier in use, one by one and in batches. A program whose verifier fails
+// must not start.
+func SelfTest() error { return selfTest(bip340Vectors, newBatchVerifier()) }
 
-func selfTest(vectors string) error {
+func selfTest(vectors string, together batchVerifier) error {
 	rows, err := csv.NewReader(strings.NewReader(vectors)).ReadAll()
 	if err != nil {
 		return fmt.Errorf("read the BIP-340 test vectors: %w", err)
@@ -80,17 +90,50 @@ func selfTest(vectors string) error {
 	if len(rows) != 1+15 {
 		return fmt.Errorf("read the BIP-340 test vectors: %d rows, want a head and 15 vectors", len(rows))
 	}
+	var valid, forgeries []signature
 	for _, row := range rows[1:] {
-		var key PubKey
-		var message [32]byte
-		var sig [64]byte
-		if !decodeHex(key[:], strings.ToLower(row[1])) || !decodeHex(message[:], strings.ToLower(row[2])) ||
-			!decodeHex(sig[:], strings.ToLower(row[3])) {
+		var s signature
+		if !decodeHex(s.key[:], strings.ToLower(row[1])) || !decodeHex(s.message[:], strings.ToLower(row[2])) ||
+			!decodeHex(s.sig[:], strings.ToLower(row[3])) {
 			return fmt.Errorf("read BIP-340 test vector %s: not hex of the right length", row[0])
 		}
-		if got, want := verifySchnorr(&key, &sig, &message), row[4] == "TRUE"; got != want {
+		want := row[4] == "TRUE"
+		if got := verifySchnorr(&s.key, &s.sig, &s.message); got != want {
 			return fmt.Errorf("verifier %s: BIP-340 test vector %s (%s): says %t, must say %t",
 				verifierName, row[0], row[5], got, want)
+		}
+		if want {
+			valid = append(valid, s)
+		} else {
+			forgeries = append(forgeries, s)
+		}
+	}
+	if together == nil {
+		return nil
+	}
+	return testTogether(together, valid, forgeries)
+}
+
+// testTogether checks that the valid ones are found genuine together, so that the equation holds, and with each of the forgeries at
+// each place among them the forgery is not.
+func testTogether(together batchVerifier, valid, forgeries []signature) error {
+	verdicts := make([]verdict, len(valid)+1)
+	together.verify(valid, verdicts)
+	for i := range valid {
+		if verdicts[i] != genuine {
+			return fmt.Errorf("verifier %s: BIP-340's valid test vectors are not valid in a batch", verifierName)
+		}
+	}
+	for _, f := range forgeries {
+		for at := range len(valid) + 1 {
+			clear(verdicts)
+			together.verify(slices.Insert(slices.Clone(valid), at, f), verdicts)
+			for i, v := range verdicts {
+				if i == at && v == genuine || i != at && v == forged {
+					return fmt.Errorf("verifier %s: a batch of BIP-340's test vectors takes a valid one for a forgery or a forgery for valid",
+						verifierName)
+				}
+			}
 		}
 	}
 	return nil

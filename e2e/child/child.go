@@ -22,7 +22,7 @@ import (
 )
 
 // Build compiles the program in the module at root into the file binary. Where there is cgo it gets libsecp256k1 behind
-// its verifier, as make does it, and the race detector if that is asked for; without cgo there is neither.
+// its verifier, with the flags that make has for it, and the race detector if that is asked for; without cgo there is neither.
 func Build(root, binary string, race bool) error {
 	cgo, err := exec.Command("go", "env", "CGO_ENABLED").Output()
 	if err != nil {
@@ -35,9 +35,14 @@ func Build(root, binary string, race bool) error {
 			args = append(args, "-race")
 		}
 	}
+	flags, err := exec.Command("make", "-s", "--no-print-directory", "-C", root, "cgo-cflags").Output()
+	if err != nil {
+		return fmt.Errorf("make cgo-cflags: %w", err)
+	}
 	cmd := exec.Command("go", append(args, ".")...)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "GOWORK=off") // a workspace must not change what is tested
+	// A workspace must not change what is tested.
+	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_CFLAGS="+strings.TrimSpace(string(flags)))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go %s: %w\n%s", strings.Join(cmd.Args[1:], " "), err, out)
 	}
