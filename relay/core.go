@@ -20,7 +20,7 @@ const (
 	gorillaBuffer = 1 << 10
 	// writeBuffer in bytes: an event of usual size is one write.
 	writeBuffer = 4 << 10
-	// outboxSize in messages. A sink's window bounds what is sent and unanswered; this only decouples two goroutines.
+	// outboxSize in calls of Send. A sink's window bounds what is sent and unanswered; this only decouples two goroutines.
 	outboxSize = 64
 	// leaveTime is the most that the last messages, the close frame and the relay's answer to it may take.
 	leaveTime = 2 * time.Second
@@ -42,7 +42,7 @@ type core struct {
 	notice   func(text string)
 	unknown  *[len(unknownReasons)]atomic.Int64
 
-	outbox   chan []byte
+	outbox   chan [][]byte
 	control  chan control
 	leaving  chan struct{} // closed by stop: the writer sends what is queued, then the close frame
 	done     chan struct{} // closed by fail
@@ -68,7 +68,7 @@ type control struct {
 // start begins reading and writing. stop must be called afterwards.
 func (c *core) start() {
 	c.wire.settings = c.settings
-	c.outbox = make(chan []byte, outboxSize)
+	c.outbox = make(chan [][]byte, outboxSize)
 	c.control = make(chan control, 4)
 	c.leaving = make(chan struct{})
 	c.done = make(chan struct{})
@@ -390,15 +390,15 @@ func (c *core) count(reason string, frame []byte) {
 	}
 }
 
-// send queues a message for the writer.
-func (c *core) send(ctx context.Context, msg []byte) error {
+// send queues messages for the writer.
+func (c *core) send(ctx context.Context, msgs [][]byte) error {
 	select {
 	case <-c.done:
 		return c.err()
 	default:
 	}
 	select {
-	case c.outbox <- msg:
+	case c.outbox <- msgs:
 		return nil
 	case <-c.done:
 		return c.err()

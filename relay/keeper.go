@@ -10,8 +10,8 @@ import (
 func (c *core) write() error {
 	for {
 		select {
-		case msg := <-c.outbox:
-			if err := c.ws.WriteMessage(websocket.TextMessage, msg); err != nil {
+		case msgs := <-c.outbox:
+			if err := c.writeMessages(msgs); err != nil {
 				return c.endOfWrite(err)
 			}
 		case m := <-c.control:
@@ -26,12 +26,32 @@ func (c *core) write() error {
 	}
 }
 
+// writeMessages writes messages, each one of the websocket's, with as few writes of the socket as they and what is queued behind
+// them need.
+func (c *core) writeMessages(msgs [][]byte) error {
+	for written := 0; ; {
+		for i, msg := range msgs {
+			written += len(msg)
+			last := i == len(msgs)-1
+			// Not for ever: pings and pongs wait behind.
+			c.wire.more.Store(!last || written < maxBatch && len(c.outbox) > 0)
+			if err := c.ws.WriteMessage(websocket.TextMessage, msg); err != nil {
+				return err
+			}
+		}
+		if !c.wire.more.Load() {
+			return nil
+		}
+		msgs = <-c.outbox // only we take from it
+	}
+}
+
 // farewell sends what is still queued, and the close frame. The relay's answer ends the reader, and with it the session.
 func (c *core) farewell() error {
 	for {
 		select {
-		case msg := <-c.outbox:
-			if err := c.ws.WriteMessage(websocket.TextMessage, msg); err != nil {
+		case msgs := <-c.outbox:
+			if err := c.writeMessages(msgs); err != nil {
 				return c.endOfWrite(err)
 			}
 			continue

@@ -120,7 +120,18 @@ func (r *registered) await() {
 
 // Send queues a message for the session's writer and waits while the outbox is full. msg must not be changed
 // afterwards. nil says that it was queued, not that the relay has it.
-func (s *Session) Send(ctx context.Context, msg []byte) error { return s.core.send(ctx, msg) }
+func (s *Session) Send(ctx context.Context, msg []byte) error {
+	return s.core.send(ctx, [][]byte{msg})
+}
+
+// SendAll is Send for messages that there are at once: they cost one wake of the writer and, up to 64 KiB, one write of the socket.
+// msgs itself must not be changed afterwards either.
+func (s *Session) SendAll(ctx context.Context, msgs [][]byte) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	return s.core.send(ctx, msgs)
+}
 
 // Request is Send after waiting for the link's pace: for REQ, COUNT and NEG-OPEN.
 func (s *Session) Request(ctx context.Context, msg []byte) error {
@@ -130,7 +141,7 @@ func (s *Session) Request(ctx context.Context, msg []byte) error {
 		}
 		return err
 	}
-	return s.core.send(ctx, msg)
+	return s.core.send(ctx, [][]byte{msg})
 }
 
 // Slower says that the relay finds us too fast: the link's pace is halved, and for so long nothing is asked.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -19,6 +20,9 @@ type wire struct {
 	slowAt    time.Time
 	readAt    int64                     // clock's time of the last read's return
 	settings  *atomic.Pointer[Settings] // nil before the handshake is over
+
+	more  atomic.Bool // the writer has another message in hand: what is written now may wait for it
+	batch *[]byte     // what waits; nil: nothing. Under the lock, gorilla's or TLS's, that Write is called under
 
 	writing atomic.Int64 // clock's time when the running write began, 0: none runs
 	stalled atomic.Int64 // clock.waited at that time
@@ -84,7 +88,45 @@ func (w *wire) begun() {
 
 func (w *wire) whole() { w.inMessage = false }
 
+// maxBatch is how much is written at once, in bytes: some eighty events of usual size.
+const maxBatch = 64 << 10
+
+// batches are the buffers of wires that have more to write than one message, as few of many have at a time.
+var batches = sync.Pool{New: func() any { b := make([]byte, 0, maxBatch); return &b }}
+
+// Write writes p, after what waits. While there is more, p waits too: a system call costs as much as all the rest of sending an
+// event. Who sets more must write again, with more unset.
 func (w *wire) Write(p []byte) (int, error) {
+	more := w.more.Load()
+	if w.batch == nil && (!more || len(p) > maxBatch) {
+		return w.write(p)
+	}
+	if w.batch != nil && len(*w.batch)+len(p) > maxBatch {
+		if err := w.flush(); err != nil {
+			return 0, err
+		}
+		return w.Write(p)
+	}
+	if w.batch == nil {
+		w.batch = batches.Get().(*[]byte)
+	}
+	*w.batch = append(*w.batch, p...)
+	if !more {
+		return len(p), w.flush()
+	}
+	return len(p), nil
+}
+
+// flush writes what waits.
+func (w *wire) flush() error {
+	_, err := w.write(*w.batch)
+	*w.batch = (*w.batch)[:0]
+	batches.Put(w.batch)
+	w.batch = nil
+	return err
+}
+
+func (w *wire) write(p []byte) (int, error) {
 	w.stalled.Store(int64(w.clock.waited()))
 	w.writing.Store(w.clock.now())
 	n, err := w.Conn.Write(p)

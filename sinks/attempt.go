@@ -28,9 +28,11 @@ type attempt struct {
 	ended    mark          // the archive's end when it was asked, and when that was
 	endedAt  time.Time
 	hand     *delivery // read, entered in the ledger, and not sent yet
-	trial    bool      // the connection is the sink's alone, to try the suspect
-	silent   bool      // ended because nothing was answered
-	sincePut int       // sends since the last parked one
+	out      [][]byte  // entered in the window, and handed to the session together
+	outBytes int
+	trial    bool // the connection is the sink's alone, to try the suspect
+	silent   bool // ended because nothing was answered
+	sincePut int  // sends since the last parked one
 	pass     passer
 	revive   reviver
 
@@ -131,7 +133,7 @@ func (a *attempt) run(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		if wait == 0 {
+		if wait == 0 && len(a.out) < outMost && a.outBytes < outBytes {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -140,6 +142,12 @@ func (a *attempt) run(ctx context.Context) (err error) {
 			default:
 				continue
 			}
+		}
+		if err := a.flush(ctx); err != nil {
+			return err
+		}
+		if wait == 0 {
+			continue
 		}
 		timer.Reset(wait)
 		select {
@@ -173,7 +181,7 @@ const longest = time.Minute
 // again.
 func (a *attempt) step(ctx context.Context) (time.Duration, error) {
 	if a.trial {
-		return a.tryStep(ctx)
+		return a.tryStep()
 	}
 	s := a.s
 	now := s.now()
@@ -183,7 +191,7 @@ func (a *attempt) step(ctx context.Context) (time.Duration, error) {
 	}
 	switch {
 	case l.doubt:
-		err := a.sendControl(ctx, noOrdinal)
+		err := a.sendControl(noOrdinal)
 		if errors.Is(err, errNoControl) {
 			err = a.silence()
 		}
@@ -193,9 +201,9 @@ func (a *attempt) step(ctx context.Context) (time.Duration, error) {
 	case l.paced > 0:
 		return min(l.wait, l.paced), nil
 	case a.hand != nil:
-		return 0, a.send(ctx)
+		return 0, a.send()
 	}
-	found, err := a.choose(now)
+	found, err := a.choose(ctx, now)
 	if err != nil || found || s.ledger.Offering() {
 		return 0, err // what was found may have been settled, or may not fit
 	}
@@ -270,7 +278,7 @@ func (a *attempt) fitsLocked(d *delivery) bool {
 
 // choose takes the next event in hand, or settles one; false: there is none. Due parked events go first, but at most one
 // in four sends while anything else is there. The second pass waits for the tail.
-func (a *attempt) choose(now time.Time) (found bool, err error) {
+func (a *attempt) choose(ctx context.Context, now time.Time) (found bool, err error) {
 	if err := a.refill(now); err != nil {
 		return false, err
 	}
@@ -297,6 +305,10 @@ func (a *attempt) choose(now time.Time) (found bool, err error) {
 		}
 	} else if found, err = a.readLog(); found || err != nil {
 		return found, err
+	}
+	// What is new does not wait for what is looked at again.
+	if err := a.flush(ctx); err != nil {
+		return false, err
 	}
 	if found, err = a.passOn(); found || err != nil {
 		return found, err
@@ -441,8 +453,8 @@ func frame(rec *record.Record) []byte {
 	return append(b, ']')
 }
 
-// send puts the event in hand on the wire.
-func (a *attempt) send(ctx context.Context) error {
+// send takes the event in hand into the window and puts it on the wire, at the next flush.
+func (a *attempt) send() error {
 	s, d := a.s, a.hand
 	now := s.now()
 	s.mu.Lock()
@@ -475,8 +487,31 @@ func (a *attempt) send(ctx context.Context) error {
 		a.sincePut++
 	}
 	a.hand = nil
-	// Entered before it is sent: its OK can come before Send returns.
-	return a.sess.Send(ctx, d.frame)
+	// Entered before it is sent: its OK can come before flush returns.
+	a.put(d.frame)
+	return nil
+}
+
+// Events that are there at once are handed to the session together, at most so many, and so many bytes: what waits for them is
+// microseconds.
+const (
+	outMost  = 32
+	outBytes = 32 << 10
+)
+
+func (a *attempt) put(frame []byte) {
+	if a.out == nil {
+		a.out = make([][]byte, 0, outMost)
+	}
+	a.out = append(a.out, frame)
+	a.outBytes += len(frame)
+}
+
+// flush sends what put has taken.
+func (a *attempt) flush(ctx context.Context) error {
+	out := a.out
+	a.out, a.outBytes = nil, 0
+	return a.sess.SendAll(ctx, out)
 }
 
 // againLocked queues an event to be sent again; nothing is charged.

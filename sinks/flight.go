@@ -2,7 +2,6 @@ package sinks
 
 import (
 	"container/list"
-	"context"
 	"fmt"
 	"math"
 	"time"
@@ -103,7 +102,7 @@ func (a *attempt) overdueLocked(now time.Time) (next time.Duration, doubt bool, 
 
 // sendControl sends an event that the relay took before, but not the one at ordinal. Its answer tells a relay that answers
 // nothing from one that does not answer what is in flight. The error is errNoControl if there is none to send.
-func (a *attempt) sendControl(ctx context.Context, not uint64) error {
+func (a *attempt) sendControl(not uint64) error {
 	s := a.s
 	at, ok := s.ledger.Control()
 	if !ok {
@@ -138,5 +137,6 @@ func (a *attempt) sendControl(ctx context.Context, not uint64) error {
 	a.control = a.launchLocked(d, s.now())
 	a.control.control = true
 	s.mu.Unlock()
-	return a.sess.Send(ctx, d.frame)
+	a.put(d.frame)
+	return nil
 }

@@ -1,7 +1,6 @@
 package sinks
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -15,7 +14,7 @@ var errNoControl = errors.New("no event to ask with")
 func acquitted() error { return &relay.Pause{Reason: "an event was tried alone"} }
 
 // tryStep is step on a trial: controls until enough are answered, then the suspect, and nothing more.
-func (a *attempt) tryStep(ctx context.Context) (time.Duration, error) {
+func (a *attempt) tryStep() (time.Duration, error) {
 	s := a.s
 	s.mu.Lock()
 	now := s.now()
@@ -50,7 +49,7 @@ func (a *attempt) tryStep(ctx context.Context) (time.Duration, error) {
 	s.mu.Unlock()
 
 	if a.controls < controls {
-		err := a.sendControl(ctx, suspect.Ordinal)
+		err := a.sendControl(suspect.Ordinal)
 		if errors.Is(err, errNoControl) {
 			s.mu.Lock()
 			s.poison.unclear(now)
@@ -77,7 +76,7 @@ func (a *attempt) tryStep(ctx context.Context) (time.Duration, error) {
 		s.mu.Unlock()
 		return 0, acquitted()
 	}
-	return 0, a.send(ctx)
+	return 0, a.send()
 }
 
 // takeSuspect reports whether the event still waits as it did when it was suspected.
