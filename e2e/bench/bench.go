@@ -16,15 +16,17 @@ type bench struct {
 	dir    string // temporary; removed at the end
 	quick  bool
 	rounds int
-	begun  time.Time
 	say    func(format string, args ...any)
 
-	stock *stock
+	stock    *stock
+	archives map[int]bool // that archiveOf has made
+	newCPU   []float64    // µs for a new event, as scenario new found them
 	// Processes of relays, and of what the program is held against.
 	sourceHost, sinkHost, limits *remote
 
 	mu       sync.Mutex
 	programs []*program // that were started in this scenario
+	fail     context.CancelCauseFunc
 }
 
 // patience is the most that one scenario may take.
@@ -69,8 +71,13 @@ func (b *bench) close() (err error) {
 
 // measure runs one scenario and cleans up behind it.
 func (b *bench) measure(s scenario) (r result, err error) {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("nothing after %s", patience))
+	timed, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("not done after %s", patience))
 	defer cancel()
+	ctx, fail := context.WithCancelCause(timed)
+	defer fail(nil)
+	b.mu.Lock()
+	b.fail = fail
+	b.mu.Unlock()
 	defer func() { err = errors.Join(err, b.tidy()) }()
 	if r, err = s.run(ctx, b); err != nil {
 		return r, fmt.Errorf("%s: %w", s.name, err)
@@ -78,10 +85,12 @@ func (b *bench) measure(s scenario) (r result, err error) {
 	return r, nil
 }
 
-func (b *bench) running(p *program) {
+// running notes a program that was started. Its failure is told to what is returned, so that nobody waits for it in vain.
+func (b *bench) running(p *program) context.CancelCauseFunc {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.programs = append(b.programs, p)
+	return b.fail
 }
 
 // tidy kills what still runs, closes all relays and removes the archives. Scenarios call it between rounds.
@@ -130,9 +139,8 @@ func (b *bench) sinks(ctx context.Context, o SinkOptions) ([]string, error) {
 }
 
 // received waits until each sink has so many events, and tells when that was; 0: until somebody has connected.
-func (b *bench) received(ctx context.Context, events int) (at int64, err error) {
-	r, err := tell[Reached](ctx, b.sinkHost, "Await", Waiting{events, 3 * time.Minute})
-	return r.At, err
+func (b *bench) received(ctx context.Context, events int) (Reached, error) {
+	return tell[Reached](ctx, b.sinkHost, "Await", Waiting{events, 3 * time.Minute})
 }
 
 // micros is a duration in µs for each of n.

@@ -80,7 +80,7 @@ func figures(o options) (err error) {
 		return err
 	}
 	begun := time.Now()
-	b := &bench{quick: o.quick, rounds: max(o.rounds, 1)}
+	b := &bench{quick: o.quick, rounds: max(o.rounds, 1), archives: map[int]bool{}}
 	b.say = func(format string, args ...any) {
 		fmt.Fprintf(os.Stderr, "%7.1fs  %s\n", time.Since(begun).Seconds(), fmt.Sprintf(format, args...))
 	}

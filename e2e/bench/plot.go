@@ -5,6 +5,7 @@ import (
 	"image/color"
 	"math"
 	"os"
+	"slices"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
@@ -17,13 +18,14 @@ import (
 // chart is a plot in a file of its own: panels side by side over the same x axis, which is logarithmic.
 type chart struct {
 	file   string // with .svg
-	title  string
+	title  string // for who does not see it
 	x      string // what it counts
 	panels []panel
 }
 
 // panel is one y axis.
 type panel struct {
+	title string
 	y     string // with its unit
 	lines []line
 }
@@ -39,6 +41,17 @@ type line struct {
 type point struct {
 	x      float64
 	values []float64
+}
+
+// newLine has room for a point at each size.
+func newLine(name string, sizes []int) line {
+	return line{name: name, points: make([]point, len(sizes))}
+}
+
+// add puts one round's value to point i.
+func (l *line) add(i int, x int, value float64) {
+	l.points[i].x = float64(x)
+	l.points[i].values = append(l.points[i].values, value)
 }
 
 // colours that people tell apart, also who see few colours (Okabe and Ito).
@@ -58,7 +71,7 @@ func (c chart) write(file string) error {
 	row := make([]*plot.Plot, len(c.panels))
 	for i, p := range c.panels {
 		var err error
-		if row[i], err = c.panel(p, i == 0); err != nil {
+		if row[i], err = c.panel(p); err != nil {
 			return err
 		}
 	}
@@ -69,27 +82,24 @@ func (c chart) write(file string) error {
 	if _, err := canvas.WriteTo(&b); err != nil {
 		return err
 	}
-	return os.WriteFile(file, b.Bytes(), 0o644)
+	text := bytes.ReplaceAll(b.Bytes(), []byte("font-family:Liberation Sans"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif"))
+	return os.WriteFile(file, text, 0o644)
 }
 
-func (c chart) panel(p panel, first bool) (*plot.Plot, error) {
+func (c chart) panel(p panel) (*plot.Plot, error) {
 	out := plot.New()
 	sans := font.Font{Typeface: "Liberation", Variant: "Sans", Size: 9}
 	for _, style := range []*draw.TextStyle{&out.X.Label.TextStyle, &out.Y.Label.TextStyle, &out.X.Tick.Label, &out.Y.Tick.Label, &out.Legend.TextStyle, &out.Title.TextStyle} {
 		style.Font = sans
 	}
-	out.Title.Text = " "
-	if first {
-		out.Title.Text = c.title
-	}
-	out.Title.TextStyle.Font.Size = 10
+	out.Title.Text, out.Title.TextStyle.Font.Size, out.Title.Padding = p.title, 10, 2*vg.Millimeter
 	out.X.Label.Text, out.Y.Label.Text = c.x, p.y
 	out.X.Scale, out.X.Tick.Marker = plot.LogScale{}, ticks(p)
 	grid := plotter.NewGrid()
 	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{225}, color.Gray{225}
 	out.Add(grid)
 	out.Legend.Top, out.Legend.Left = true, true
-	out.Legend.Padding = 2
+	out.Legend.Padding, out.Legend.XOffs, out.Legend.YOffs = 2, 2*vg.Millimeter, -vg.Millimeter
 	highest := 0.0
 	for i, l := range p.lines {
 		xys := make(plotter.XYs, len(l.points))
@@ -123,7 +133,8 @@ func (c chart) panel(p panel, first bool) (*plot.Plot, error) {
 		out.Add(drawn, dots, spreads)
 		out.Legend.Add(l.name, drawn, dots)
 	}
-	out.Y.Min, out.Y.Max = 0, highest*(1.12+0.1*float64(len(p.lines))) // room for the legend
+	out.Y.Min, out.Y.Max = 0, math.Max(highest, 1e-9)*(1.1+0.11*float64(len(p.lines))) // room for the legend
+	out.Y.Tick.Marker = plot.TickerFunc(evenly)
 	return out, nil
 }
 
@@ -132,10 +143,28 @@ func ticks(p panel) plot.Ticker {
 	var list []plot.Tick
 	for _, l := range p.lines {
 		for _, pt := range l.points {
-			list = append(list, plot.Tick{Value: pt.x, Label: short(pt.x)})
+			t := plot.Tick{Value: pt.x, Label: short(pt.x)}
+			if !slices.Contains(list, t) {
+				list = append(list, t)
+			}
 		}
 	}
 	return plot.ConstantTicks(list)
+}
+
+// evenly sets ticks at whole multiples of 1, 2 or 5.
+func evenly(low, high float64) (list []plot.Tick) {
+	step := math.Pow(10, math.Floor(math.Log10((high-low)/4)))
+	for _, f := range []float64{1, 2, 5, 10} {
+		if (high-low)/(step*f) <= 6 {
+			step *= f
+			break
+		}
+	}
+	for i := 0.0; i*step <= high; i++ {
+		list = append(list, plot.Tick{Value: i * step, Label: number(i * step)})
+	}
+	return list
 }
 
 // short writes 10000 as 10 k.

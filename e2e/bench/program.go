@@ -20,6 +20,7 @@ import (
 // program is the built program, running.
 type program struct {
 	*child.Process
+	home    string // its working folder
 	dir     string // of its archive
 	command string
 
@@ -75,9 +76,14 @@ func (b *bench) start(command string, c config) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &program{Process: child, dir: c.dir, command: command}
-	p.sampling.Go(p.sample)
-	b.running(p)
+	p := &program{Process: child, home: home, dir: c.dir, command: command}
+	fail := b.running(p)
+	p.sampling.Go(func() {
+		p.sample()
+		if code, err := p.Wait(time.Second); err != nil || code != 0 {
+			fail(fmt.Errorf("%s has ended: exit %d, %w; it said: %s", command, code, err, p.Stderr()))
+		}
+	})
 	return p, nil
 }
 
@@ -120,14 +126,6 @@ func (p *program) peakMiB() float64 {
 	return float64(p.peak) / (1 << 20)
 }
 
-// forgetPeak begins a new peak.
-func (p *program) forgetPeak() {
-	p.mu.Lock()
-	p.peak = 0
-	p.mu.Unlock()
-	p.rss()
-}
-
 // cpu is its processor time so far.
 func (p *program) cpu() (time.Duration, error) {
 	d, err := cpuOf(p.PID())
@@ -164,8 +162,8 @@ func (p *program) stop() error {
 	return nil
 }
 
-// remove deletes the archive of a program that has ended.
-func (p *program) remove() error { return os.RemoveAll(filepath.Dir(p.dir)) }
+// remove deletes what a program that has ended leaves, but an archive that it was given.
+func (p *program) remove() error { return os.RemoveAll(p.home) }
 
 // logged is how many bytes of events the archive has.
 func (p *program) logged() int64 {

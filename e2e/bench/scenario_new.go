@@ -31,7 +31,8 @@ var newEvents = scenario{
 				return r, err
 			}
 			cost = append(cost, micros(got.cpu-idle.cpu, n))
-			rate = append(rate, float64(n)/(got.lasted-idle.lasted).Seconds())
+			b.newCPU = cost
+			rate = append(rate, float64(n)/got.lasted.Seconds())
 			rss = append(rss, got.peak)
 			disk = append(disk, float64(got.disk)/float64(n))
 			line = append(line, float64(b.stock.bytes(0, n))/float64(n))
@@ -76,4 +77,20 @@ func (b *bench) backfill(ctx context.Context, n int) (f fetched, err error) {
 		return f, err
 	}
 	return f, b.tidy()
+}
+
+// newCost is what a new event takes in µs: as scenario new found it, or measured now.
+func (b *bench) newCost(ctx context.Context, n int) (float64, error) {
+	if b.newCPU == nil {
+		idle, err := b.backfill(ctx, 0)
+		if err != nil {
+			return 0, err
+		}
+		got, err := b.backfill(ctx, n)
+		if err != nil {
+			return 0, err
+		}
+		b.newCPU = []float64{micros(got.cpu-idle.cpu, n)}
+	}
+	return spreadOf(b.newCPU).median, nil
 }

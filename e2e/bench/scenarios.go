@@ -4,5 +4,11 @@ package main
 var scenarios = []scenario{
 	duplicate,
 	newEvents,
+	importFile,
 	live,
+	sinkFar,
+	sinkBehind,
+	knownIDs,
+	growSources,
+	growSinks,
 }

@@ -32,6 +32,7 @@ type sink struct {
 	want     int
 	reached  chan struct{} // closed when got is want
 	at       int64         // when that was
+	first    int64         // when the first event came
 	met      chan struct{} // closed at the first connection
 	once     sync.Once
 }
@@ -98,7 +99,9 @@ func (s *sink) count(id []byte) {
 	now := monotonic()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.got++
+	if s.got++; s.got == 1 {
+		s.first = now
+	}
 	if s.o.Keep {
 		r := Receipt{At: now}
 		hex.Decode(r.ID[:], id[:16]) //nolint:errcheck // an id that is not hex is nobody's
@@ -205,8 +208,8 @@ type Waiting struct {
 	Patience time.Duration
 }
 
-// Reached is when the last of the sinks had so many.
-type Reached struct{ At int64 }
+// Reached is when the last of the sinks had so many, and when the first event came to any.
+type Reached struct{ At, First int64 }
 
 // Await waits until every sink has received so many events.
 func (h *host) Await(p Waiting, out *Reached) error {
@@ -228,6 +231,9 @@ func (h *host) Await(p Waiting, out *Reached) error {
 		}
 		s.mu.Lock()
 		out.At = max(out.At, s.at)
+		if out.First == 0 || s.first < out.First {
+			out.First = s.first
+		}
 		s.mu.Unlock()
 	}
 	return nil
