@@ -22,6 +22,9 @@ const clockVariable = "E2E_CLOCK"
 // slowVariable is how many milliseconds each fsync of a segment takes there.
 const slowVariable = "E2E_FSYNC"
 
+// gateVariable is the socket where each fsync of a segment is asked for there.
+const gateVariable = "E2E_FSYNC_GATE"
+
 // beTheProgram runs the command line instead of the tests, by a clock that follows the file and with a journal beside it.
 func beTheProgram(file string) int {
 	var offset atomic.Int64
@@ -58,6 +61,7 @@ func beTheProgram(file string) int {
 	if ms, err := strconv.Atoi(os.Getenv(slowVariable)); err == nil {
 		files.slow = time.Duration(ms) * time.Millisecond
 	}
+	files.gate = os.Getenv(gateVariable)
 	return cli.Main(context.Background(), cli.Process{
 		Args: os.Args, LookupEnv: os.LookupEnv, Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Now:   func() time.Time { return stepped(time.Now(), offset.Load()) },

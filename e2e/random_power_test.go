@@ -24,6 +24,7 @@ import (
 type journal struct {
 	archive.OS
 	slow time.Duration // of every fsync, before the disk has it
+	gate string        // the socket of an fsyncGate; empty: none
 	mu   sync.Mutex
 	f    *os.File
 }
@@ -81,6 +82,11 @@ func (f *notedFile) Sync() error {
 		return err
 	}
 	time.Sleep(f.j.slow)
+	if f.j.gate != "" {
+		if err := askGate(f.j.gate, f.name); err != nil {
+			return err
+		}
+	}
 	if err := f.File.Sync(); err != nil {
 		return err
 	}
