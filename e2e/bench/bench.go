@@ -105,8 +105,7 @@ func (b *bench) tidy() (err error) {
 		default:
 			err = errors.Join(err, p.Kill())
 		}
-		p.sampling.Wait()
-		err = errors.Join(err, p.remove())
+		err = errors.Join(err, p.ended(), p.remove())
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

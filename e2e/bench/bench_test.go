@@ -16,6 +16,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(slowVariable) != "" {
+		fmt.Fprintln(os.Stderr, "run the program on a slow disk:", beSlow())
+		os.Exit(1)
+	}
 	if os.Getenv(hostVariable) != "" {
 		if err := beHost(); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -12,6 +12,10 @@ import (
 )
 
 func main() {
+	if os.Getenv(slowVariable) != "" {
+		fmt.Fprintln(os.Stderr, "bench: run the program on a slow disk:", beSlow())
+		os.Exit(1)
+	}
 	if os.Getenv(hostVariable) != "" {
 		if err := beHost(); err != nil {
 			fmt.Fprintln(os.Stderr, "bench host:", err)

@@ -23,6 +23,7 @@ type program struct {
 	home    string // its working folder
 	dir     string // of its archive
 	command string
+	disk    *slowDisk // nil: it is as it is
 
 	sampling sync.WaitGroup
 	mu       sync.Mutex
@@ -40,6 +41,7 @@ type config struct {
 	more    string   // lines of YAML
 	args    []string // behind the command
 	env     []string
+	fsync   time.Duration // that each fsync takes longer; 0: as the disk is
 }
 
 // start runs a command of the program with a config file of its own.
@@ -72,11 +74,20 @@ func (b *bench) start(command string, c config) (*program, error) {
 	} else {
 		args = append(args, "--json")
 	}
-	child, err := child.Start(child.Options{Binary: b.binary, Dir: home, Args: append(args, c.args...), Env: c.env})
-	if err != nil {
+	o := child.Options{Binary: b.binary, Dir: home, Args: append(args, c.args...), Env: c.env}
+	p := &program{home: home, dir: c.dir, command: command}
+	if c.fsync > 0 {
+		p.disk = &slowDisk{delay: c.fsync}
+		if err := p.disk.put(&o, home); err != nil {
+			return nil, fmt.Errorf("make a slow disk: %w", err)
+		}
+	}
+	if p.Process, err = child.Start(o); err != nil {
+		if p.disk != nil {
+			err = errors.Join(err, p.disk.end())
+		}
 		return nil, err
 	}
-	p := &program{Process: child, home: home, dir: c.dir, command: command}
 	fail := b.running(p)
 	p.sampling.Go(func() {
 		p.sample()
@@ -155,11 +166,20 @@ func (p *program) finish(ctx context.Context) (s report.Status, err error) {
 // stop ends a daemon in the ordinary way.
 func (p *program) stop() error {
 	code, err := p.Stop(time.Minute)
-	p.sampling.Wait()
+	err = errors.Join(err, p.ended())
 	if err != nil || code != 0 {
 		return fmt.Errorf("%s, stopped: exit %d, %w; it said: %s", p.command, code, err, p.Stderr())
 	}
 	return nil
+}
+
+// ended waits for what goes on beside a program until its end.
+func (p *program) ended() error {
+	p.sampling.Wait()
+	if p.disk == nil {
+		return nil
+	}
+	return p.disk.end()
 }
 
 // remove deletes what a program that has ended leaves, but an archive that it was given.

@@ -6,6 +6,8 @@ var scenarios = []scenario{
 	newEvents,
 	importFile,
 	live,
+	liveSlowDisk,
+	many,
 	sinkFar,
 	sinkBehind,
 	knownIDs,
