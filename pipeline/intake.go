@@ -66,7 +66,7 @@ func (in *intake) Offer(ctx context.Context, f sources.Frame) error {
 	case <-in.closed:
 		err = errStopping
 	}
-	s.release(it)
+	s.release(&it)
 	return err
 }
 
