@@ -57,8 +57,8 @@ func running(b *testing.B, o archive.Options) (*archive.Archive, func()) {
 	}
 }
 
-// From Append to Next of a reader that waits: a burst is appended, then read.
-func BenchmarkTail(b *testing.B) {
+// BenchmarkStageLiveRing is the way of the newest events, from Append to Next of a reader that waits: a burst is appended, then read.
+func BenchmarkStageLiveRing(b *testing.B) {
 	evs := prepared(1000)
 	o := record.Origin{Relay: "wss://relay.example", Received: time.Now(), How: record.Live}
 	for _, sync := range []time.Duration{time.Second, 0} {
@@ -90,8 +90,8 @@ func BenchmarkTail(b *testing.B) {
 	}
 }
 
-// Events as fast as they go, durable at the end.
-func BenchmarkAppend(b *testing.B) {
+// BenchmarkStageAppend appends events as fast as they go, durable at the end; sync=0s is archive.sync: always.
+func BenchmarkStageAppend(b *testing.B) {
 	evs := prepared(1000)
 	origin := record.Origin{Relay: "wss://relay.example", Received: time.Now(), How: record.Page}
 	for _, sync := range []time.Duration{time.Second, 100 * time.Millisecond, 0} {
@@ -109,8 +109,8 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// A reader that is behind.
-func BenchmarkRead(b *testing.B) {
+// BenchmarkStageTailRead is a reader that is behind: the events come from the segments.
+func BenchmarkStageTailRead(b *testing.B) {
 	evs := prepared(20_000)
 	a, end := running(b, benchOptions(b, time.Second))
 	for i := range evs {

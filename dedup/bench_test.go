@@ -9,7 +9,8 @@ import (
 	"rebroadcastr/place"
 )
 
-func BenchmarkHit(b *testing.B) {
+// BenchmarkStageLRUHit is where a copy of a known event ends.
+func BenchmarkStageLRUHit(b *testing.B) {
 	x := open(b, dedup.Options{Dir: b.TempDir()})
 	defer closeIndex(b, x)
 	x.Written(lines(1, 0, 100_000))

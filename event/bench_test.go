@@ -1,6 +1,7 @@
 package event_test
 
 import (
+	"slices"
 	"testing"
 
 	"rebroadcastr/event"
@@ -48,7 +49,8 @@ func benchEvent(b *testing.B) (frame []byte, s event.Scan, e event.Event) {
 	return frame, s, e
 }
 
-func BenchmarkScanFrame(b *testing.B) {
+// BenchmarkStageFrameToID is the structural scan of an EVENT message up to its id: all that is read of a copy of a known event.
+func BenchmarkStageFrameToID(b *testing.B) {
 	frame, _, _ := benchEvent(b)
 	b.SetBytes(int64(len(frame)))
 	for b.Loop() {
@@ -67,8 +69,8 @@ func BenchmarkScanCorpus(b *testing.B) {
 	}
 }
 
-// BenchmarkParse makes a new line for each event, as the pipeline does.
-func BenchmarkParse(b *testing.B) {
+// BenchmarkStageParse makes a new line for each event, as the pipeline does.
+func BenchmarkStageParse(b *testing.B) {
 	frame, s, e := benchEvent(b)
 	b.SetBytes(int64(len(frame)))
 	for b.Loop() {
@@ -87,11 +89,36 @@ func BenchmarkHash(b *testing.B) {
 	}
 }
 
-func BenchmarkVerify(b *testing.B) {
+// BenchmarkStageVerify is the id and the signature of one event, its author known.
+func BenchmarkStageVerify(b *testing.B) {
 	_, _, e := benchEvent(b)
 	for b.Loop() {
 		if err := e.Verify(); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkStageVerifyBatch is one event of full batches, of real authors.
+func BenchmarkStageVerifyBatch(b *testing.B) {
+	events := make([]event.Event, event.MaxBatch)
+	for i, frame := range corpus(b)[:len(events)] {
+		s, ok := event.ScanFrame(frame)
+		if !ok {
+			b.Fatal("ScanFrame says the frame is unusual")
+		}
+		if err := event.ParseScanned(frame, s, &events[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	batch := event.NewBatch()
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if err := batch.Add(&events[n%len(events)]); err != nil {
+			b.Fatal(err)
+		}
+		if batch.Len() == len(events) && slices.Contains(batch.Verify(), false) {
+			b.Fatal("a genuine event is refused")
 		}
 	}
 }

@@ -49,9 +49,9 @@ func serverFrame(text string) string {
 	return string([]byte{0x81, 126, byte(n >> 8), byte(n)}) + text
 }
 
-// BenchmarkRead is an EVENT message of 1.1 kB from the socket to a handler and back: all that a known event costs but
+// BenchmarkStageRead is an EVENT message of 1.1 kB from the socket to a handler and back: all that a known event costs but
 // its scan and its lookup. It allocates nothing. The sender's system calls run beside it and are in the figure.
-func BenchmarkRead(b *testing.B) {
+func BenchmarkStageRead(b *testing.B) {
 	frame := `["EVENT","live-0",{"id":"` + strings.Repeat("a", 64) + `","content":"` + strings.Repeat("x", 1000) + `"}]`
 	benchmark(b, frame, func(s *Session, left *int, done chan struct{}) *Handler {
 		return &Handler{Event: func(f []byte) {
@@ -110,9 +110,9 @@ func BenchmarkParseOK(b *testing.B) {
 	}
 }
 
-// TestReadingAllocatesNothing is BenchmarkRead's claim, as a test.
+// TestReadingAllocatesNothing is BenchmarkStageRead's claim, as a test.
 func TestReadingAllocatesNothing(t *testing.T) {
-	r := testing.Benchmark(BenchmarkRead)
+	r := testing.Benchmark(BenchmarkStageRead)
 	if r.N > 1000 && r.AllocsPerOp() > 0 {
 		t.Errorf("%d allocations a message, of %d bytes, want none", r.AllocsPerOp(), r.AllocedBytesPerOp())
 	}

@@ -54,8 +54,8 @@ func (k seen) Offer(_ context.Context, f Frame) error {
 	return nil
 }
 
-// A copy of a known event from frame to drop, live and on a page.
-func BenchmarkCopy(b *testing.B) {
+// BenchmarkStageCopy is a copy of a known event from frame to drop, live and on a page.
+func BenchmarkStageCopy(b *testing.B) {
 	x, err := dedup.Open(dedup.Options{Dir: b.TempDir(), Shards: 2, Log: zerolog.Nop()})
 	if err != nil {
 		b.Fatal(err)
