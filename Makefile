@@ -21,11 +21,11 @@ ALL_CFLAGS  = $(eval ALL_CFLAGS := $(if $(TAGS),$(call fast,$(GO_NOSTR),$(USER_C
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all build test bench figures demo lint fuzz install clean cgo-cflags
+.PHONY: all build test allocs allocs-update bench figures demo lint fuzz install clean cgo-cflags
 
 all: build
 
-build test bench figures demo lint fuzz: export CGO_CFLAGS = $(ALL_CFLAGS)
+build test allocs allocs-update bench figures demo lint fuzz: export CGO_CFLAGS = $(ALL_CFLAGS)
 
 # For commands by hand, and for the tests that build the program: CGO_CFLAGS="$$(make -s cgo-cflags)" go test -tags libsecp256k1 ./event
 cgo-cflags:
@@ -38,11 +38,19 @@ build:
 # e2e runs the program as a child that is built with the race detector, and its figures without; TestRandom too, because the
 # detector finds khatru's listeners (v0.17.4), which TestRandom drives harder than the others do.
 # Always anew (-count 1): the test cache does not see the sources of a child that the tests build themselves.
-test:
+test: allocs
 	go test $(RACE) -tags '$(TAGS)' ./...
 	go test ./event
 	cd e2e && go test -count 1 $(RACE) -tags '$(TAGS)' -timeout 20m -skip 'TestFigures|TestRandom$$' ./...
 	cd e2e && go test -count 1 -tags '$(TAGS)' -run 'TestFigures|TestRandom$$' -v .
+
+# The stage benchmarks, briefly, against the allocations that testdata/allocs.txt records; never with the race detector, which adds some.
+# Times: go test -run '^$$' -bench '^BenchmarkStage' -benchmem ./...
+allocs:
+	cd e2e && go run -tags '$(TAGS)' ./allocs -tags '$(TAGS)'
+
+allocs-update:
+	cd e2e && go run -tags '$(TAGS)' ./allocs -tags '$(TAGS)' -update
 
 figures:
 	cd e2e && go test -count 1 -tags '$(TAGS)' -timeout 20m -run TestFigures -history 200000 -v .
