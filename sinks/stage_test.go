@@ -51,8 +51,8 @@ func BenchmarkStageLedger(b *testing.B) {
 }
 
 // BenchmarkStageSinkWindow is a sink with its window always full, over a socket, to a relay that answers OK to each event in the
-// order they come and keeps nothing, up to the commit of its ledger: let it run for seconds. The relay's work is in the figure; of the
-// allocations one is its own, for gorilla's reader.
+// order they come and keeps nothing, up to the commit of its ledger: let it run for seconds. The relay's work is in the figure, and
+// two of the allocations: gorilla's reader and writer of a message.
 func BenchmarkStageSinkWindow(b *testing.B) {
 	server := httptest.NewServer(http.HandlerFunc(answerOK))
 	defer server.Close()
