@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash/maphash"
 	"sync"
 
 	"rebroadcastr/event"
@@ -162,40 +163,68 @@ func (f *facts) reset(list []said) {
 	f.addLocked(list)
 }
 
-// markSlots of 34 bytes: 1.1 MiB.
-const markSlots = 1 << 15
+// markSlots of 8 bytes: 1 MiB.
+const markSlots = 1 << 17
 
-// marks remembers whose marks are there and whose are not. A key has one slot, which it loses to any other that needs it.
+// marks remembers of whose marks it is known whether they are there. An author has one slot, for both marks, which is lost to any
+// other that needs it. A slot holds the author's hash, not the key: the hash is of this process alone, so nobody can look for a key
+// that has another's, and by chance two in 131,072 authors have the same one once in 2 billion runs.
 type marks struct {
+	seed  maphash.Seed
 	mu    sync.Mutex
 	made  uint64 // marks, so far
-	slots []markSlot
+	slots []uint64
 }
 
-type markSlot struct {
-	key
-	there bool
-}
+func (m *marks) init() { m.seed, m.slots = maphash.MakeSeed(), make([]uint64, markSlots) }
 
-func (m *marks) slotLocked(k key) *markSlot {
-	return &m.slots[(binary.LittleEndian.Uint64(k[1:9])+uint64(k[0]))%markSlots]
+// The lowest bits of a slot say of each mark whether it is known, and whether it is there; those of the hash are the slot's number.
+const (
+	markKnown = 1
+	markThere = 2
+	markBits  = 4 // of both marks
+)
+
+// slot is where what is known of k's author stands, what it holds if that is so, and where in it the bits of k begin.
+func (m *marks) slot(k key) (at, author uint64, shift int) {
+	h := maphash.Bytes(m.seed, k[1:])
+	if k[0] == spaceVanishers {
+		shift = markBits / 2
+	}
+	return h % markSlots, h &^ (1<<markBits - 1), shift
 }
 
 // ask reports whether the mark k is there, if that is remembered; made is for learn.
 func (m *marks) ask(k key) (there, sure bool, made uint64) {
+	at, author, shift := m.slot(k)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	slot := m.slotLocked(k)
-	return slot.there, slot.key == k, m.made
+	held := m.slots[at]
+	if held&^(1<<markBits-1) != author {
+		return false, false, m.made
+	}
+	held >>= shift
+	return held&markThere != 0, held&markKnown != 0, m.made
 }
 
 // learn remembers that k was found, or that it was not, unless a mark was made since ask: it may be this one.
 func (m *marks) learn(k key, there bool, made uint64) {
+	at, author, shift := m.slot(k)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if there || m.made == made {
-		*m.slotLocked(k) = markSlot{k, there}
+	if !there && m.made != made {
+		return
 	}
+	held := m.slots[at]
+	if held&^(1<<markBits-1) != author {
+		held = author
+	}
+	held &^= (markKnown | markThere) << shift
+	held |= markKnown << shift
+	if there {
+		held |= markThere << shift
+	}
+	m.slots[at] = held
 }
 
 // set notes the marks in list, which can be found now.
@@ -208,8 +237,8 @@ func (m *marks) set(list []said) {
 			continue
 		}
 		m.made++
-		if slot := m.slotLocked(k); slot.key == k {
-			slot.there = true
+		if at, author, shift := m.slot(k); m.slots[at]&^(1<<markBits-1) == author {
+			m.slots[at] |= (markKnown | markThere) << shift
 		}
 	}
 }

@@ -57,7 +57,7 @@ func (o *overlay) init(checkpoint place.Place) {
 	o.drained = make(chan struct{})
 	o.ended = make(chan struct{})
 	o.facts.held = make(map[key]heldFact)
-	o.marks.slots = make([]markSlot, markSlots)
+	o.marks.init()
 }
 
 // Checkpoint is a place that has everything before it in Badger. Its segment number is the highest that the index
