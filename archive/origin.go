@@ -251,20 +251,11 @@ func (o *originReader) decodeAt(pos int64) (int64, error) {
 }
 
 func (o *originReader) decode(b []byte) bool {
-	ok := true
-	uvarint := func() uint64 {
-		v, n := binary.Uvarint(b)
-		if n <= 0 {
-			ok = false
-			return 0
-		}
-		b = b[n:]
-		return v
-	}
-	ordinal, offset := uvarint(), uvarint()
-	for range uvarint() {
-		number, length := uvarint(), uvarint()
-		if !ok || length > uint64(len(b)) {
+	d := varints{b: b}
+	ordinal, offset := d.uvarint(), d.uvarint()
+	for range d.uvarint() {
+		number, length := d.uvarint(), d.uvarint()
+		if d.bad || length > uint64(len(d.b)) {
 			return false
 		}
 		switch {
@@ -274,34 +265,63 @@ func (o *originReader) decode(b []byte) bool {
 			o.strings = maps.Clone(o.strings)
 		}
 		o.shared = false
-		o.strings[number] = string(b[:length])
-		b = b[length:]
+		o.strings[number] = string(d.b[:length])
+		d.b = d.b[length:]
 	}
-	n := uvarint()
-	if !ok || n > uint64(len(b)/minRecord) {
+	n := d.uvarint()
+	if d.bad || n > uint64(len(d.b)/minRecord) {
 		return false
 	}
-	o.block, o.next = slices.Grow(o.block[:0], int(n)), 0
+	o.block, o.next = slices.Grow(o.block[:0], int(n))[:n], 0
 	var ms int64
-	for i := range n {
-		offset += uvarint()
-		relay := o.strings[uvarint()]
-		d, used := binary.Varint(b)
-		if !ok || used <= 0 || len(b) < used+2 {
+	var number uint64
+	relay := "" // number's
+	for i := range o.block {
+		offset += d.uvarint()
+		if next := d.uvarint(); next != number {
+			number, relay = next, o.strings[next]
+		}
+		zigzag := d.uvarint() // as binary.PutVarint writes it
+		if d.bad || len(d.b) < 2 {
 			o.block = o.block[:0]
 			return false
 		}
-		ms += d
-		r := originRecord{offset: int64(offset), ordinal: ordinal + i, origin: record.Origin{
-			Relay: relay, How: record.How(b[used]), NoDeliver: b[used+1]&flagNoDeliver != 0,
+		ms += int64(zigzag>>1) ^ -int64(zigzag&1)
+		r := &o.block[i]
+		*r = originRecord{offset: int64(offset), ordinal: ordinal + uint64(i), origin: record.Origin{
+			Relay: relay, How: record.How(d.b[0]), NoDeliver: d.b[1]&flagNoDeliver != 0,
 		}}
 		if ms != 0 {
 			r.origin.Received = time.UnixMilli(ms)
 		}
-		o.block = append(o.block, r)
-		b = b[used+2:]
+		d.b = d.b[2:]
 	}
 	return true
+}
+
+// varints are taken off the front of b.
+type varints struct {
+	b   []byte
+	bad bool
+}
+
+func (d *varints) uvarint() uint64 {
+	if len(d.b) > 0 && d.b[0] < 0x80 { // most are that short
+		v := d.b[0]
+		d.b = d.b[1:]
+		return uint64(v)
+	}
+	return d.long()
+}
+
+func (d *varints) long() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.bad = true
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
 }
 
 // bytes returns n bytes at pos, fewer at the file's end.
