@@ -1,6 +1,7 @@
 package event_test
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 
@@ -129,6 +130,19 @@ func BenchmarkMatch(b *testing.B) {
 	for b.Loop() {
 		if !m.Match(&e) {
 			b.Fatal("not taken")
+		}
+	}
+}
+
+// BenchmarkParseLine is Parse of a line as the archive holds it.
+func BenchmarkParseLine(b *testing.B) {
+	_, _, e := benchEvent(b)
+	line := bytes.Clone(e.Line)
+	b.SetBytes(int64(len(line)))
+	for b.Loop() {
+		e.Line = nil
+		if err := event.Parse(line, &e); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

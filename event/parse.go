@@ -140,6 +140,9 @@ func parseObject(b []byte, i int, e *Event) (end int, err error) {
 	if i >= len(b) || b[i] != '{' {
 		return 0, refuse(BadJSON, "not an object")
 	}
+	if end, ok := e.canonical(b, i); ok {
+		return end, nil
+	}
 	var o object
 	i = space(b, i+1)
 	if i < len(b) && b[i] == '}' {
