@@ -21,11 +21,17 @@ import (
 	"rebroadcastr/report"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(copiesFile) != "" {
+		sendCopies(os.Getenv(copiesFile))
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // rig is a Mirror on a real archive, with scripted relays around it.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	cfg    *config.Config
 	store  *Store
 	m      *Mirror
@@ -35,7 +41,7 @@ type rig struct {
 }
 
 // config of an empty archive that takes everything from sources and gives it to sinks.
-func testConfig(t *testing.T, sources, sinks []*relaytest.Relay) *config.Config {
+func testConfig(t testing.TB, sources, sinks []*relaytest.Relay) *config.Config {
 	cfg := config.Defaults()
 	cfg.Want, cfg.All, cfg.Archive.Dir = []event.Filter{{}}, true, t.TempDir()
 	cfg.Archive.Sync, cfg.Archive.MinFree = 10*time.Millisecond, 1<<20
@@ -51,7 +57,7 @@ func testConfig(t *testing.T, sources, sinks []*relaytest.Relay) *config.Config 
 	return cfg
 }
 
-func begin(t *testing.T, cfg *config.Config, o Options) *rig {
+func begin(t testing.TB, cfg *config.Config, o Options) *rig {
 	t.Helper()
 	r := prepare(t, cfg, o)
 	r.run()
@@ -59,13 +65,13 @@ func begin(t *testing.T, cfg *config.Config, o Options) *rig {
 }
 
 // prepare opens everything; nothing runs yet.
-func prepare(t *testing.T, cfg *config.Config, o Options) *rig {
+func prepare(t testing.TB, cfg *config.Config, o Options) *rig {
 	t.Helper()
 	return prepareOn(t, archive.OS{}, cfg, o)
 }
 
 // prepareOn is prepare with segments on a filesystem that a test has its hands in.
-func prepareOn(t *testing.T, fsys archive.FS, cfg *config.Config, o Options) *rig {
+func prepareOn(t testing.TB, fsys archive.FS, cfg *config.Config, o Options) *rig {
 	t.Helper()
 	if o.Now == nil {
 		o.Now = time.Now

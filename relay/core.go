@@ -261,10 +261,19 @@ func (c *core) readBig(kind int, r io.Reader, head []byte) error {
 	}
 }
 
+// mostPassed times MaxFrame is the longest message that is passed over: a megabyte of deflate may hold a gigabyte, at half a
+// second of a core's time.
+const mostPassed = 64
+
 // passOver reads a message above MaxFrame to its end and keeps nothing of it: one huge event must not make the page it
 // is on unreadable. How long that may take is the frame's time.
 func (c *core) passOver(r io.Reader) error {
-	if _, err := io.Copy(io.Discard, r); err != nil {
+	most := mostPassed * c.settings.Load().MaxFrame
+	n, err := io.CopyN(io.Discard, r, most)
+	if n == most {
+		return &End{Reason: FrameTooBig}
+	}
+	if err != io.EOF {
 		return endOfRead(err, c.wire.slow())
 	}
 	c.tooBig()

@@ -25,7 +25,7 @@ const (
 	ClosedByUs     Reason = "closed by us"    // no role is left, or the link was stopped
 	Idle           Reason = "idle"            // not a byte, not even a pong, within ping every + timeout
 	WriteBlocked   Reason = "write blocked"   // the relay stopped reading
-	FrameTooBig    Reason = "frame too big"   // a length that no message can have
+	FrameTooBig    Reason = "frame too big"   // a length that no message can have, or 64 times max_frame
 	FrameTooSlow   Reason = "frame too slow"  // a message that took longer than Settings.FrameTime
 	Protocol       Reason = "protocol error"  // not a websocket's bytes
 	ArchiveStalled Reason = "archive stalled" // a handler waited longer than Settings.Stall; closed on purpose

@@ -1,9 +1,12 @@
 package relay_test
 
 import (
+	"bytes"
+	"compress/flate"
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -137,6 +140,43 @@ func TestBigMessages(t *testing.T) {
 	run(t, relaytest.New(t, answers(frame(2<<10), `["EOSE","live-0"]`)).URL, s, recorder(got))
 	if all := got.first(t, 2); all[0] != "TOO BIG" {
 		t.Errorf("2 KiB above a limit of 1 KiB came as %.40q", all)
+	}
+}
+
+// A message that is small on the wire and huge when inflated costs neither memory nor much time.
+func TestADecompressionBomb(t *testing.T) {
+	var bomb bytes.Buffer
+	w, err := flate.NewWriter(&bomb, flate.BestCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(make([]byte, 80<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	r := relaytest.New(t, relaytest.Script{Compress: true, Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		if c.N == 1 {
+			c.Write(append(binary.BigEndian.AppendUint64([]byte{0xc1, 127}, uint64(bomb.Len())), bomb.Bytes()...))
+		}
+		return true
+	}})
+	s := quick()
+	s.Compression, s.MaxFrame = true, 1<<20
+	end := make(chan error, 10)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	run(t, r.URL, s, roleFunc(func(ctx context.Context, s *relay.Session) error {
+		_ = s.Send(ctx, []byte(`["REQ","live-0",{}]`))
+		<-ctx.Done()
+		offerEnd(end, s)
+		return nil
+	}))
+	wantEnd(t, recv(t, "the end", end), relay.FrameTooBig)
+	runtime.ReadMemStats(&after)
+	if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 16 {
+		t.Errorf("%d KiB that inflate to 80 MiB took %d MiB of memory, want what max_frame allows: below 16", bomb.Len()>>10, used)
 	}
 }
 
