@@ -119,7 +119,7 @@ func canonicalString(b []byte, i int) (end int) {
 		return -1
 	}
 	for i++; ; {
-		i = plain(b, i)
+		i, _ = plain(b, i)
 		if i+1 >= len(b) {
 			if i < len(b) && b[i] == '"' {
 				return i + 1

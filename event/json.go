@@ -82,12 +82,12 @@ func readString(dst, b []byte, i int) (out []byte, end int, err error) {
 		dst = append(dst, '"')
 	}
 	for {
-		stop := plain(b, i)
+		stop, ascii := plain(b, i)
 		if stop == len(b) {
 			return nil, 0, refuse(BadJSON, "a string does not end")
 		}
 		run := b[i:stop]
-		if !utf8.Valid(run) {
+		if !ascii && !utf8.Valid(run) {
 			return nil, 0, refuse(BadEncoding, "invalid UTF-8")
 		}
 		if dst != nil {
@@ -115,23 +115,29 @@ func readString(dst, b []byte, i int) (out []byte, end int, err error) {
 }
 
 // plain says where the run of bytes ends, from i, that stand in a JSON string for themselves: at a quote, a
-// backslash, a control character, or the end of b. Eight bytes at a time, by the usual "has a byte less than n".
-func plain(b []byte, i int) int {
+// backslash, a control character, or the end of b; and whether all of them are ASCII. Eight bytes at a time, by the usual "has a
+// byte less than n".
+func plain(b []byte, i int) (end int, ascii bool) {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	seen := uint64(0)
 	for ; i+8 <= len(b); i += 8 {
 		x := binary.LittleEndian.Uint64(b[i:])
 		quote, slash := x^(ones*'"'), x^(ones*'\\')
 		hit := ((quote-ones)&^quote | (slash-ones)&^slash | (x-ones*0x20)&^x) & highs
 		if hit != 0 {
-			return i + bits.TrailingZeros64(hit)/8
+			n := bits.TrailingZeros64(hit) &^ 7
+			return i + n/8, (seen|x&(1<<n-1))&highs == 0
 		}
+		seen |= x
 	}
 	for ; i < len(b); i++ {
-		if c := b[i]; c == '"' || c == '\\' || c < 0x20 {
-			return i
+		c := b[i]
+		if c == '"' || c == '\\' || c < 0x20 {
+			break
 		}
+		seen |= uint64(c)
 	}
-	return len(b)
+	return i, seen&highs == 0
 }
 
 // escape decodes the escape sequence at b[i], a surrogate pair as one.

@@ -2,7 +2,6 @@ package event
 
 import (
 	"bytes"
-	"encoding/hex"
 	"math"
 	"strconv"
 )
@@ -127,6 +126,7 @@ func frameRest(b []byte, i int) (end int, err error) {
 // object is where an event's fields stand in its text.
 type object struct {
 	seen                uint
+	id, pubkey, sig     []byte              // hex digits
 	unknown             map[string]struct{} // decoded keys that NIP-01 does not know; nil until the first
 	tags, content       int                 // where their values begin
 	tagsEnd, contentEnd int                 // and where skip says that they end
@@ -179,12 +179,22 @@ func (o *object) field(b []byte, key, i int, e *Event) (end int, err error) {
 		name = []byte(Unescape(name))
 	}
 	bit := uint(0)
-	for n := range fieldNames {
-		if string(name) == fieldNames[n] {
-			bit = 1 << n
-		}
-	}
-	if bit == 0 {
+	switch string(name) { // as in fieldNames
+	case "id":
+		bit = fieldID
+	case "pubkey":
+		bit = fieldPubKey
+	case "created_at":
+		bit = fieldCreatedAt
+	case "kind":
+		bit = fieldKind
+	case "tags":
+		bit = fieldTags
+	case "content":
+		bit = fieldContent
+	case "sig":
+		bit = fieldSig
+	default:
 		if _, twice := o.unknown[string(name)]; twice {
 			return 0, refuse(DuplicateKey, "an unknown field stands twice")
 		}
@@ -200,11 +210,14 @@ func (o *object) field(b []byte, key, i int, e *Event) (end int, err error) {
 	o.seen |= bit
 	switch bit {
 	case fieldID:
-		return hexField(b, i, e.ID[:], "id")
+		o.id, end, err = hexField(b, i, e.ID[:], "id")
+		return end, err
 	case fieldPubKey:
-		return hexField(b, i, e.PubKey[:], "pubkey")
+		o.pubkey, end, err = hexField(b, i, e.PubKey[:], "pubkey")
+		return end, err
 	case fieldSig:
-		return hexField(b, i, e.Sig[:], "sig")
+		o.sig, end, err = hexField(b, i, e.Sig[:], "sig")
+		return end, err
 	case fieldCreatedAt:
 		e.CreatedAt, end, err = number(b, i, MaxCreatedAt-1, "created_at")
 		return end, err
@@ -243,9 +256,9 @@ func (e *Event) build(b []byte, o *object) (err error) {
 	}
 	e.Line = line // keeps the capacity for the next event, whatever becomes of this one
 	line = append(line, `{"id":"`...)
-	line = hex.AppendEncode(line, e.ID[:])
+	line = append(line, o.id...)
 	line = append(line, `","pubkey":"`...)
-	line = hex.AppendEncode(line, e.PubKey[:])
+	line = append(line, o.pubkey...)
 	line = append(line, `","created_at":`...)
 	line = strconv.AppendInt(line, e.CreatedAt, 10)
 	line = append(line, `,"kind":`...)
@@ -263,7 +276,7 @@ func (e *Event) build(b []byte, o *object) (err error) {
 	}
 	contentTo := len(line)
 	line = append(line, `,"sig":"`...)
-	line = hex.AppendEncode(line, e.Sig[:])
+	line = append(line, o.sig...)
 	line = append(line, `"}`...)
 	e.Line = line
 	e.tags = span{uint32(tagsFrom), uint32(tagsTo)}
@@ -304,21 +317,24 @@ func readList(dst, b []byte, i int, read func(dst, b []byte, i int) ([]byte, int
 }
 
 // hexField reads a string of exactly as many lower-case hex digits as dst holds.
-func hexField(b []byte, i int, dst []byte, name string) (end int, err error) {
+func hexField(b []byte, i int, dst []byte, name string) (digits []byte, end int, err error) {
 	if i >= len(b) || b[i] != '"' {
-		return 0, refuse(BadField, name+" is not a string")
+		return nil, 0, refuse(BadField, name+" is not a string")
+	}
+	if end = i + 2*len(dst) + 2; end <= len(b) && b[end-1] == '"' && decodeHex(dst, b[i+1:end-1]) {
+		return b[i+1 : end-1], end, nil
 	}
 	if _, end, err = readString(nil, b, i); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
-	text := b[i+1 : end-1]
-	if bytes.IndexByte(text, '\\') >= 0 {
-		text = []byte(Unescape(text))
+	digits = b[i+1 : end-1]
+	if bytes.IndexByte(digits, '\\') >= 0 {
+		digits = []byte(Unescape(digits))
 	}
-	if !decodeHex(dst, text) {
-		return 0, refuse(BadField, name+" is not "+strconv.Itoa(2*len(dst))+" digits of 0-9a-f")
+	if !decodeHex(dst, digits) {
+		return nil, 0, refuse(BadField, name+" is not "+strconv.Itoa(2*len(dst))+" digits of 0-9a-f")
 	}
-	return end, nil
+	return digits, end, nil
 }
 
 // number reads a whole number of 0 to most, in digits only and without a leading zero: what every parser reads
