@@ -9,7 +9,8 @@
 //	Written  pending → known, in the overlay: one step under the shard's lock
 //	Synced   overlay → Badger, with the checkpoint in the same transaction; only then out of the overlay
 //
-// A lookup asks the LRU, then pending and overlay, then Badger; each holds what the one before has let go. The index
+// A lookup asks the LRU, then pending and overlay, then Badger; each holds what the one before has let go. A filter in memory
+// answers for Badger where that does not have the id. The index
 // follows the log's fsync, so it is never ahead of the log and the checkpoint never lies. What is not genuine never
 // reaches Begin and so leaves no trace here.
 //

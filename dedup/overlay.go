@@ -207,6 +207,18 @@ func (x *Index) Run(ctx context.Context) (err error) {
 			close(x.ended)
 		})
 	}()
+	filling, stopFilling := context.WithCancel(ctx)
+	filled := make(chan struct{})
+	go func() {
+		defer close(filled)
+		if err := x.store.fill(filling); err != nil {
+			x.log.Warn().Err(err).Msg("lookups of new events stay slow")
+		}
+	}()
+	defer func() {
+		stopFilling()
+		<-filled
+	}()
 	for {
 		stopping := ctx.Err() != nil
 		more, err := x.writeBatch()

@@ -41,15 +41,18 @@ var (
 	keyCheckpoint = []byte{spaceMeta, 'c'} // a place: everything before it is here
 )
 
-// DefaultMemory for Badger: two memtables, the block cache and 24 MiB for tables' indexes and bloom filters (10
-// million ids take 22 MiB of those).
+// DefaultMemory for Badger: two memtables, 24 MiB for tables' indexes and bloom filters (10 million ids take 22 MiB of those), and
+// what a compaction makes anew.
 const DefaultMemory = 64 << 20
 
 const (
 	memTable   = 16 << 20
 	memTables  = 2
-	blockCache = 8 << 20
+	compaction = 8 << 20
 	minIndex   = 8 << 20
+	// table is the size of one on every level. A compaction makes up to 5 at once, each in memory of twice this; with Badger's default,
+	// which is twice as much on each further level, that was 1.7 GiB with 10 million ids.
+	table = 4 << 20
 )
 
 // store is the Badger side of the index. Badger is in managed mode: a read finds whatever is there, each key by itself. In its
@@ -57,10 +60,12 @@ const (
 // committed; all for one picture of many keys, which nobody here asks for: what is not committed yet the overlay has.
 type store struct {
 	dir        string
+	log        zerolog.Logger
 	db         *badger.DB
 	reads      *badger.Txn // every lookup's, from any goroutine; never discarded, which says nothing to a managed Badger
 	version    uint64      // of the last put; the one writer's
 	checkpoint place.Place // as found at open
+	known      knownIDs
 }
 
 // latest reads the newest version of a key.
@@ -70,13 +75,13 @@ func badgerOptions(dir string, memory int64, log zerolog.Logger) badger.Options 
 	if memory <= 0 {
 		memory = DefaultMemory
 	}
-	return badger.DefaultOptions(dir).
+	o := badger.DefaultOptions(dir).
 		WithMemTableSize(memTable).
 		WithNumMemtables(memTables).
-		WithBaseTableSize(memTable).
+		WithBaseTableSize(table).
 		WithValueLogFileSize(1 << 20). // Badger maps twice this at open; our values never go there
-		WithBlockCacheSize(blockCache).
-		WithIndexCacheSize(max(minIndex, memory-memTables*memTable-blockCache)).
+		WithBlockCacheSize(0).         // uncompressed blocks are read where they are mapped; the cache would count each as the rest of its table
+		WithIndexCacheSize(max(minIndex, memory-memTables*memTable-compaction)).
 		WithCompression(options.None). // ids are random: nothing to gain
 		WithChecksumVerificationMode(options.OnBlockRead).
 		WithNumCompactors(2).
@@ -85,6 +90,8 @@ func badgerOptions(dir string, memory int64, log zerolog.Logger) badger.Options 
 		WithMetricsEnabled(false).
 		WithSyncWrites(true).
 		WithLogger(quiet{log})
+	o.TableSizeMultiplier = 1
+	return o
 }
 
 func openStore(dir string, memory int64, log zerolog.Logger) (s *store, err error) {
@@ -103,7 +110,7 @@ func openStore(dir string, memory int64, log zerolog.Logger) (s *store, err erro
 	if err != nil {
 		return nil, errors.Join(classify(err), opened(dir))
 	}
-	s = &store{dir: dir, db: db, reads: db.NewTransactionAt(latest, false), version: db.MaxVersion()}
+	s = &store{dir: dir, log: log, db: db, reads: db.NewTransactionAt(latest, false), version: db.MaxVersion()}
 	if err := errors.Join(s.begin(), opened(dir)); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -134,12 +141,18 @@ func (s *store) begin() error {
 	case err != nil:
 		return classify(err)
 	case version == nil && checkpoint == nil:
+		s.known.init(newFilter(0), 0)
 		return s.put(nil, nil, place.Place{}, nil)
 	case len(version) != 1 || version[0] != format:
 		return fmt.Errorf("%w: format %x, this version knows %d", ErrDamaged, version, format)
 	}
 	if s.checkpoint, err = place.Decode(checkpoint); err != nil {
 		return fmt.Errorf("%w: checkpoint: %w", ErrDamaged, err)
+	}
+	if f := loadFilter(s.dir, s.version); f != nil {
+		s.known.init(f, 0)
+	} else {
+		s.known.init(nil, s.ids())
 	}
 	return nil
 }
@@ -157,6 +170,9 @@ func value(tx *badger.Txn, key []byte) ([]byte, error) {
 }
 
 func (s *store) get(id event.ID) (p place.Place, ok bool, err error) {
+	if !s.known.perhaps(&id) {
+		return p, false, nil
+	}
 	ok, err = s.read(markOf(spaceIDs, event.PubKey(id)), func(b []byte) (err error) {
 		p, err = place.Decode(b)
 		return err
@@ -242,6 +258,9 @@ func (s *store) broken(err error) error {
 // that does not count because its place is not trusted.
 func (s *store) put(batch []entry, says []said, checkpoint place.Place, trusted func(place.Place) bool) (err error) {
 	defer s.recovered(&err)
+	s.known.put.Lock()
+	defer s.known.put.Unlock()
+	s.known.addLocked(batch)
 	tx := s.db.NewTransactionAt(latest, true)
 	defer tx.Discard()
 	const keySize = 1 + len(event.ID{})
@@ -294,7 +313,15 @@ func (s *store) putFact(tx *badger.Txn, f *said, trusted func(place.Place) bool)
 	return tx.Set(k, f.append(nil, k[0]))
 }
 
-func (s *store) close() error { return s.db.Close() }
+// close keeps the filter for the next start, which can do without.
+func (s *store) close() error {
+	if f := s.known.filter.Load(); f != nil {
+		if err := f.save(s.dir, s.version); err != nil {
+			s.log.Debug().Err(err).Msg("the next start has to read the ids of the index")
+		}
+	}
+	return s.db.Close()
+}
 
 // Destroy removes the index in dir, which nobody may have open. It is gone as a whole, also when this is interrupted.
 func Destroy(dir string) error {
