@@ -191,7 +191,7 @@ func (a *Archive) writeGroup(ctx context.Context, items []item) error {
 	}
 	// Written first: what one of these lines says of others counts for all who can read it, or anything behind it.
 	a.ob.Written(recs)
-	a.shelf.publish(a.seg.written, a.seg.lines)
+	a.shelf.publish(a.seg.written, a.seg.lines, recs)
 	if a.o.Sync == 0 {
 		a.durable(recs[len(recs)-1].End, a.seg.lines)
 	} else {

@@ -45,6 +45,7 @@ type Options struct {
 	SegmentBytes int64            // archive.segment; 0: 256 MiB
 	MinFree      int64            // archive.min_free in bytes; 0: see Room
 	Mode         fs.FileMode      // of new files; 0: 0640
+	Ring         int64            // bytes of the newest events kept in memory for readers; 0: 4 MiB, below 0: none
 	Log          zerolog.Logger
 	// Progress is called while Open checks what was not known to be durable, with bytes. It may be nil.
 	Progress func(done, total int64)
@@ -54,6 +55,7 @@ type Options struct {
 const (
 	defaultSegment = 256 << 20
 	defaultMode    = 0o640
+	defaultRing    = 4 << 20 // some 3,000 events of the usual size
 )
 
 // ErrClosed answers an Append or a Barrier after Drain or after Run has ended.
@@ -112,9 +114,12 @@ func Open(o Options) (*Archive, error) {
 	if o.Mode == 0 {
 		o.Mode = defaultMode
 	}
+	if o.Ring == 0 {
+		o.Ring = defaultRing
+	}
 	a := &Archive{
 		o:     o,
-		shelf: &shelf{},
+		shelf: &shelf{ring: ring{most: o.Ring}},
 		pool:  newPool(o.FS, o.Dir),
 		queue: newQueue(),
 		ob:    nobody{},
@@ -239,7 +244,7 @@ func (a *Archive) End() (place.Place, uint64) { return a.shelf.end() }
 // Reader returns a reader of the lines from from on, blank and damaged ones left out.
 func (a *Archive) Reader(from place.Place) *Reader {
 	r := newReader(a.shelf, a.pool, from)
-	r.wait = a.shelf.news
+	r.wait, r.recent = a.shelf.news, a.shelf.recent
 	return r
 }
 

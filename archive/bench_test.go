@@ -112,7 +112,9 @@ func BenchmarkStageAppend(b *testing.B) {
 // BenchmarkStageTailRead is a reader that is behind: the events come from the segments.
 func BenchmarkStageTailRead(b *testing.B) {
 	evs := prepared(20_000)
-	a, end := running(b, benchOptions(b, time.Second))
+	o := benchOptions(b, time.Second)
+	o.Ring = -1 // from the files
+	a, end := running(b, o)
 	for i := range evs {
 		if err := a.Append(b.Context(), evs[i], originOf(i)); err != nil {
 			b.Fatal(err)
@@ -163,7 +165,9 @@ func BenchmarkRecover(b *testing.B) {
 // One event by its place, as of what is sent again, or supersedes another.
 func BenchmarkReadOne(b *testing.B) {
 	evs := prepared(20_000)
-	a, end := running(b, benchOptions(b, time.Second))
+	o := benchOptions(b, time.Second)
+	o.Ring = -1 // from the files
+	a, end := running(b, o)
 	for i := range evs {
 		if err := a.Append(b.Context(), evs[i], originOf(i)); err != nil {
 			b.Fatal(err)

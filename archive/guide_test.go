@@ -45,6 +45,7 @@ func TestOneEventByItsPlace(t *testing.T) {
 	o := onDisk(t)
 	var read atomic.Int64
 	o.FS = originTally{archive.OS{}, &read}
+	o.Ring = -1 // from the files
 	r := start(t, o)
 	defer r.stop()
 	for i := range n {

@@ -27,7 +27,9 @@ const firstRead = 4 << 10
 type Reader struct {
 	log  outline
 	wait func(place.Place) <-chan struct{} // see shelf.news; nil: there is nothing to wait for
-	pool *pool
+	// recent gives the record at a place from memory; nil: nothing is kept there.
+	recent func(place.Place) (record.Record, bool)
+	pool   *pool
 
 	number  uint32 // of the segment that offset is in
 	offset  int64  // of the next line that is not in lines
@@ -111,11 +113,31 @@ func (r *Reader) TryNext() (record.Record, bool, error) {
 			}
 			return rec, true, nil
 		}
+		if rec, ok := r.newest(); ok {
+			return rec, true, nil
+		}
 		more, err := r.fetch()
 		if !more || err != nil {
 			return record.Record{}, false, err
 		}
 	}
+}
+
+// newest takes the next record from memory.
+func (r *Reader) newest() (rec record.Record, ok bool) {
+	if r.recent == nil || r.skip {
+		return rec, false
+	}
+	if rec, ok = r.recent(place.Make(r.number, uint64(r.offset))); !ok {
+		return rec, false
+	}
+	if r.sure { // the origins are not read on from where they were: the next fetch finds its way anew
+		r.release()
+		r.origins = originReader{buf: r.origins.buf[:0], block: r.origins.block[:0]}
+		r.sure = false
+	}
+	r.offset = int64(rec.End.Offset())
+	return rec, true
 }
 
 // Close ends the reader.

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"rebroadcastr/place"
+	"rebroadcastr/record"
 )
 
 // segment is what readers know of one segment.
@@ -37,6 +38,7 @@ type shelf struct {
 	next  uint64    // ordinal of the next line
 	wake  chan struct{}
 	moved int // how often lines were taken back
+	ring  ring
 }
 
 func (sh *shelf) look(number uint32, _ bool) (s segment, later, ok bool, err error) {
@@ -54,6 +56,13 @@ func (sh *shelf) missing(segment) {}
 func (sh *shelf) findLocked(number uint32) int {
 	i, _ := slices.BinarySearchFunc(sh.segs, number, func(s segment, n uint32) int { return cmp.Compare(s.number, n) })
 	return i
+}
+
+// recent gives the record at p if it is one of the newest.
+func (sh *shelf) recent(p place.Place) (record.Record, bool) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.ring.at(p)
 }
 
 // news returns a channel that is closed when there is something at or after p to read, nil if there is already.
@@ -88,10 +97,11 @@ func (sh *shelf) add(s segment) {
 	}
 }
 
-// publish moves the end of the last segment.
-func (sh *shelf) publish(end int64, lines uint64) {
+// publish moves the end of the last segment, to which recs were written.
+func (sh *shelf) publish(end int64, lines uint64, recs []record.Record) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	sh.ring.add(recs)
 	s := &sh.segs[len(sh.segs)-1]
 	s.end, s.lines, s.held = end, lines, lines // this process has written each of them
 	sh.next = max(sh.next, s.first+lines)
@@ -106,6 +116,7 @@ func (sh *shelf) withdraw(end int64, lines uint64) {
 	if s.end != end {
 		sh.moved++
 	}
+	sh.ring.empty()
 	s.end, s.lines, s.held = end, lines, lines
 }
 
