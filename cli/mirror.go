@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -46,6 +47,8 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 	ctx, hurry, stopSignals := signals(p.ctx)
 	defer stopSignals()
 	h := newHost(cfg, logs, p.version, p.now)
+	defer debug.SetMemoryLimit(limitMemory(cfg, p.lookup)) // for who goes on in this process
+	h.reloader.taken = func(cfg *config.Config) { limitMemory(cfg, p.lookup) }
 	if h.reloader.load = p.again; p.again != nil {
 		defer h.reloader.listen()()
 	}

@@ -62,6 +62,8 @@ type reloader struct {
 	hup  chan os.Signal
 	poke chan struct{} // 1: the config in force has changed
 
+	taken func(*config.Config) // told of each config that is taken up; nil: nobody is
+
 	one sync.Mutex // one reload at a time
 
 	mu      sync.Mutex
@@ -244,6 +246,9 @@ func (r *reloader) take(cfg *config.Config) {
 	r.cfg, r.since, r.refused = cfg, r.h.now(), ""
 	r.mu.Unlock()
 	r.h.logs.set(cfg.Log)
+	if r.taken != nil {
+		r.taken(cfg)
+	}
 	select {
 	case r.poke <- struct{}{}:
 	default:
