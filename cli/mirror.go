@@ -31,7 +31,7 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 	if !strings.HasPrefix(event.VerifierName(), event.FastVerifier) {
 		log.Warn().Msg("this build checks signatures in pure Go, two to three times slower than with a C compiler: build it with `make`")
 	} else if !event.Batches() {
-		log.Warn().Msg("this build checks signatures one by one, up to three times slower than in batches: build it with `make`")
+		log.Info().Msg("this build checks signatures one by one, up to three times slower than in batches: build it with `make`")
 	}
 	lock, err := archive.Lock(cfg.Archive.Dir, command)
 	if err != nil {
