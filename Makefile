@@ -35,14 +35,14 @@ build:
 	go build -tags '$(TAGS)' -ldflags '-X rebroadcastr/cli.Version=$(VERSION)' -o bin/rebroadcastr .
 
 # The race detector makes a pure Go signature check cost 0.9 ms, so tests use the tag; one short run goes without it.
-# e2e runs the program as a child that is built with the race detector, and its figures without; TestRandom too, because the
-# detector finds khatru's listeners (v0.17.4), which TestRandom drives harder than the others do.
+# e2e runs the program as a child that is built with the race detector. TestRandom and TestBench go without, because the detector finds
+# khatru's listeners (v0.17.4), which TestRandom drives harder than the others do, and the end of a go-nostr relay (v0.52.3).
 # Always anew (-count 1): the test cache does not see the sources of a child that the tests build themselves.
 test: allocs
 	go test $(RACE) -tags '$(TAGS)' ./...
 	go test ./event
-	cd e2e && go test -count 1 $(RACE) -tags '$(TAGS)' -timeout 20m -skip 'TestFigures|TestRandom$$' ./...
-	cd e2e && go test -count 1 -tags '$(TAGS)' -run 'TestFigures|TestRandom$$' -v .
+	cd e2e && go test -count 1 $(RACE) -tags '$(TAGS)' -timeout 20m -skip 'TestRandom$$|TestBench$$' ./...
+	cd e2e && go test -count 1 -tags '$(TAGS)' -run 'TestRandom$$|TestBench$$' -v . ./bench
 
 # The stage benchmarks, briefly, against the allocations that testdata/allocs.txt records; never with the race detector, which adds some.
 # Times: go test -run '^$$' -bench '^BenchmarkStage' -benchmem ./...
@@ -51,9 +51,6 @@ allocs:
 
 allocs-update:
 	cd e2e && go run -tags '$(TAGS)' ./allocs -tags '$(TAGS)' -update
-
-figures:
-	cd e2e && go test -count 1 -tags '$(TAGS)' -timeout 20m -run TestFigures -history 200000 -v .
 
 # Writes BENCHMARKS.md and docs/*.svg: at most 15 minutes, about 5 GB in TMPDIR. BENCH="-scenario live -rounds 1" for less.
 bench: build

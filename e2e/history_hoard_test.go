@@ -12,11 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/nbd-wtf/go-nostr"
-
-	"rebroadcastr/event"
 )
 
 // hoard is what a relay holds.
@@ -95,34 +92,6 @@ func (h *hoard) authors(t testing.TB) (args []string) {
 		args = append(args, "--author", who.npub(t))
 	}
 	return args
-}
-
-// verify is the processor time that the signatures of all events take while every core does nothing else.
-func (h *hoard) verify(t testing.TB) time.Duration {
-	t.Helper()
-	var some []event.Event
-	read(t, h.file, func(line []byte) {
-		if len(some) < 5_000 {
-			var e event.Event
-			if err := event.Parse(line, &e); err != nil {
-				t.Fatal(err)
-			}
-			some = append(some, e)
-		}
-	})
-	begun := ownCPU()
-	var checking sync.WaitGroup
-	for range runtime.NumCPU() {
-		checking.Go(func() {
-			for i := range some {
-				if err := some[i].Verify(); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	checking.Wait()
-	return (ownCPU() - begun) / time.Duration(runtime.NumCPU()*len(some)) * time.Duration(len(h.ids))
 }
 
 // isIn wants an archive to hold exactly these events.

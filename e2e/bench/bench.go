@@ -30,7 +30,7 @@ type bench struct {
 }
 
 // patience is the most that one scenario may take.
-const patience = 4 * time.Minute
+const patience = 10 * time.Minute
 
 // n is a number for this run.
 func (b *bench) n(s size) int {
@@ -70,8 +70,8 @@ func (b *bench) close() (err error) {
 }
 
 // measure runs one scenario and cleans up behind it.
-func (b *bench) measure(s scenario) (r result, err error) {
-	timed, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("not done after %s", patience))
+func (b *bench) measure(ctx context.Context, s scenario) (r result, err error) {
+	timed, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not done after %s", patience))
 	defer cancel()
 	ctx, fail := context.WithCancelCause(timed)
 	defer fail(nil)
@@ -139,7 +139,7 @@ func (b *bench) sinks(ctx context.Context, o SinkOptions) ([]string, error) {
 
 // received waits until each sink has so many events, and tells when that was; 0: until somebody has connected.
 func (b *bench) received(ctx context.Context, events int) (Reached, error) {
-	return tell[Reached](ctx, b.sinkHost, "Await", Waiting{events, 3 * time.Minute})
+	return tell[Reached](ctx, b.sinkHost, "Await", Waiting{events, 5 * time.Minute})
 }
 
 // micros is a duration in µs for each of n.

@@ -38,7 +38,7 @@ func TestBench(t *testing.T) {
 	if err := child.Build("../..", binary, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := figures(options{binary: binary, out: dir, rounds: 1, quick: true, command: "go test"}); err != nil {
+	if err := figures(t.Context(), options{binary: binary, out: dir, rounds: 1, quick: true, command: "go test"}); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "BENCHMARKS.md"))
@@ -101,14 +101,15 @@ func TestVerdicts(t *testing.T) {
 		row  row
 		want string
 	}{
-		"no target":        {row{values: []float64{1}}, ""},
-		"at most, met":     {row{values: []float64{9, 1, 2}, target: atMost(2)}, "yes"},
-		"at most, missed":  {row{values: []float64{9, 3, 2}, target: atMost(2)}, "**missed**"},
-		"at least, missed": {row{values: []float64{9, 3, 2}, target: atLeast(4)}, "**missed**"},
-		"ratio, met":       {row{values: []float64{2, 2.4, 5}, limit: held, target: ratioMost(1.25)}, "yes"},
-		"ratio, missed":    {row{values: []float64{2, 2.4, 5}, limit: held, target: ratioMost(1.1)}, "**missed**"},
-		"share, met":       {row{values: []float64{2, 2, 3.5}, limit: held, target: ratioLeast(0.9)}, "yes"},
-		"ratio, no limit":  {row{values: []float64{2}, target: ratioMost(1)}, "**missed**"},
+		"no target":             {row{values: []float64{1}}, ""},
+		"at most, met":          {row{values: []float64{9, 1, 2}, target: atMost(2)}, "yes"},
+		"at most, missed":       {row{values: []float64{9, 3, 2}, target: atMost(2)}, "**missed**"},
+		"in each round, missed": {row{values: []float64{9, 1, 2}, target: never(2)}, "**missed**"},
+		"at least, missed":      {row{values: []float64{9, 3, 2}, target: atLeast(4)}, "**missed**"},
+		"ratio, met":            {row{values: []float64{2, 2.4, 5}, limit: held, target: ratioMost(1.25)}, "yes"},
+		"ratio, missed":         {row{values: []float64{2, 2.4, 5}, limit: held, target: ratioMost(1.1)}, "**missed**"},
+		"share, met":            {row{values: []float64{2, 2, 3.5}, limit: held, target: ratioLeast(0.9)}, "yes"},
+		"ratio, no limit":       {row{values: []float64{2}, target: ratioMost(1)}, "**missed**"},
 	} {
 		if got := c.row.verdict(); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)

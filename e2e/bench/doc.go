@@ -16,7 +16,8 @@
 //     own rate, a mirror that keeps nothing.
 //  3. b.sources and b.sinks open relays in their processes (source.go, sink.go); b.start runs the program (program.go).
 //  4. It returns rows: a figure with one value for each round, the limit's values, the target. The table shows minimum, median and
-//     maximum; the median is what is held to the target, the ratio is the median of the rounds' ratios. A row that misses says so.
+//     maximum; the median is what is held to the target (of memory the highest), the ratio is the median of the rounds' ratios. A row
+//     that misses says so.
 //  5. A scenario may return plots too (plot.go); grow_*.go are scenarios that are nothing else.
 //  6. TestBench runs each scenario with -quick, so it cannot rot.
 package main

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -16,6 +17,7 @@ type document struct {
 	command string
 	rounds  int
 	quick   bool
+	whole   bool // every scenario, in full: the README's list is written too
 	took    time.Duration
 	parts   []part
 }
@@ -52,7 +54,40 @@ func (d document) write(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "BENCHMARKS.md"), append(bytes.TrimSpace(b.Bytes()), '\n'), 0o644); err != nil {
 		return fmt.Errorf("write the figures: %w", err)
 	}
-	return nil
+	if !d.whole {
+		return nil
+	}
+	return d.readme(filepath.Join(dir, "README.md"))
+}
+
+// The README's short list stands between these lines.
+const readmeFrom, readmeTo = "<!-- written by make bench -->\n", "<!-- to here -->\n"
+
+// readme puts the headlines into the README.
+func (d document) readme(file string) error {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("write the headlines: %w", err)
+	}
+	before, rest, found := strings.Cut(string(text), readmeFrom)
+	_, after, ended := strings.Cut(rest, readmeTo)
+	if !found || !ended {
+		return fmt.Errorf("write the headlines: %s has no place for them", file)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "| on %d cores (%s) | | held against | |\n|---|---|---|---|\n", d.machine.cores, d.machine.cpu)
+	for _, p := range d.parts {
+		for _, r := range p.rows {
+			if r.headline != "" {
+				_, limit := r.compared()
+				fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r.headline, r.held(), r.limit.what, limit)
+			}
+		}
+	}
+	return os.WriteFile(file, []byte(before+readmeFrom+b.String()+readmeTo+after), 0o644)
 }
 
 func (d document) head(b *bytes.Buffer) {
@@ -91,7 +126,7 @@ func (d document) targets(b *bytes.Buffer) {
 		for _, r := range p.rows {
 			if r.target.kind != noTarget {
 				ratio, limit := r.compared()
-				fmt.Fprintf(b, "| [%s](#%s) | %s | %s | %s | %s | %s | %s | %s |\n", p.name, anchor(p.name), r.figure, r.value(), r.limit.what, limit, ratio, r.wanted(), r.verdict())
+				fmt.Fprintf(b, "| [%s](#%s) | %s | %s | %s | %s | %s | %s | %s |\n", p.name, anchor(p.name), r.figure, r.held(), r.limit.what, limit, ratio, r.wanted(), r.verdict())
 			}
 		}
 	}
@@ -134,6 +169,14 @@ func (p part) write(b *bytes.Buffer) {
 // value is the median with its unit.
 func (r row) value() string { return number(r.median()) + " " + r.unit }
 
+// held is what is held to the target: the median, or the highest.
+func (r row) held() string {
+	if r.target.kind == everAtMost {
+		return number(spreadOf(r.values).max) + " " + r.unit
+	}
+	return r.value()
+}
+
 // compared are the ratio and the limit's median in words; empty where there is no limit.
 func (r row) compared() (ratio, limit string) {
 	if !r.hasRatio() {
@@ -151,6 +194,8 @@ func (r row) wanted() string {
 	switch t := r.target; t.kind {
 	case figureAtMost:
 		return "≤ " + number(t.bound) + " " + r.unit
+	case everAtMost:
+		return "always ≤ " + number(t.bound) + " " + r.unit
 	case figureAtLeast:
 		return "≥ " + number(t.bound) + " " + r.unit
 	case ratioAtMost:

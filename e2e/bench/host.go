@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rebroadcastr/e2e/realrelay"
 )
 
 // hostVariable makes this binary a host when it is set.
@@ -25,7 +27,8 @@ type host struct {
 	mu      sync.Mutex
 	sources []*source
 	sinks   []*sink
-	bare    []io.Closer // mirrors
+	bare    []io.Closer // what Reset closes beside them
+	real    *realrelay.Relay
 }
 
 // beHost serves until standard input ends.

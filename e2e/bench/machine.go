@@ -84,7 +84,7 @@ func commit() string {
 	if err != nil {
 		return c
 	}
-	status := exec.Command("git", "status", "--porcelain", "--", ":!BENCHMARKS.md", ":!docs")
+	status := exec.Command("git", "status", "--porcelain", "--", ":!BENCHMARKS.md", ":!README.md", ":!docs")
 	status.Dir = strings.TrimSpace(string(top))
 	if out, err := status.Output(); err != nil || len(out) > 0 {
 		c += ", dirty"

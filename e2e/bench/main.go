@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -25,7 +28,7 @@ func main() {
 	}
 	var o options
 	flag.StringVar(&o.binary, "binary", "../bin/rebroadcastr", "the built program")
-	flag.StringVar(&o.out, "out", "..", "folder to write BENCHMARKS.md to, and the plots to docs/ in it")
+	flag.StringVar(&o.out, "out", "..", "folder to write BENCHMARKS.md to, the plots to docs/ in it, and the headlines of a whole run to its README.md")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each scenario measures everything, in turns")
 	flag.BoolVar(&o.quick, "quick", false, "tiny numbers: shows that everything works, and says nothing about speed")
 	names := flag.String("scenario", "", "only these, comma-separated; "+strings.Join(scenarioNames(), ", "))
@@ -41,8 +44,11 @@ func main() {
 	if len(os.Args) > 1 {
 		o.command = "bench " + strings.Join(os.Args[1:], " ")
 	}
-	if err := figures(o); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := figures(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
 		os.Exit(1)
 	}
 }
@@ -77,8 +83,9 @@ func selected(names []string) (list []scenario, err error) {
 	return list, nil
 }
 
-// figures runs scenarios and writes what they found. A scenario that fails stands in the file as failed, the others go on.
-func figures(o options) (err error) {
+// figures runs scenarios and writes what they found. A scenario that fails stands in the file as failed, the others go on. Nothing is
+// written of a run that was interrupted.
+func figures(ctx context.Context, o options) (err error) {
 	list, err := selected(o.names)
 	if err != nil {
 		return err
@@ -95,12 +102,15 @@ func figures(o options) (err error) {
 	if err := b.open(list); err != nil {
 		return err
 	}
-	d := document{machine: b.look(), command: o.command, rounds: b.rounds, quick: b.quick}
+	d := document{machine: b.look(), command: o.command, rounds: b.rounds, quick: b.quick, whole: !b.quick && len(list) == len(scenarios)}
 	var failed []error
 	for _, s := range list {
 		b.say("%s …", s.name)
 		since := time.Now()
-		r, err := b.measure(s)
+		r, err := b.measure(ctx, s)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
 			b.say("%v", err)
 			failed = append(failed, err)

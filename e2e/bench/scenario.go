@@ -30,6 +30,8 @@ type row struct {
 	values []float64
 	limit  limit
 	target target
+
+	headline string // what it is in the README's short list; empty: it does not stand there
 }
 
 // limit is the best that could be, measured in the same rounds; the zero value says that there is nothing to compare with.
@@ -39,7 +41,7 @@ type limit struct {
 	values []float64
 }
 
-// target is what a figure or its ratio must be; the zero value asks for nothing.
+// target is what the median of a figure or of its ratio must be, or a figure in each round; the zero value asks for nothing.
 type target struct {
 	kind  targetKind
 	bound float64
@@ -50,12 +52,14 @@ type targetKind int
 const (
 	noTarget targetKind = iota
 	figureAtMost
+	everAtMost // the highest of all rounds
 	figureAtLeast
 	ratioAtMost
 	ratioAtLeast
 )
 
 func atMost(x float64) target     { return target{figureAtMost, x} }
+func never(x float64) target      { return target{everAtMost, x} } // above x
 func atLeast(x float64) target    { return target{figureAtLeast, x} }
 func ratioMost(x float64) target  { return target{ratioAtMost, x} }
 func ratioLeast(x float64) target { return target{ratioAtLeast, x} }
@@ -79,6 +83,8 @@ func (r row) met() (met, asked bool) {
 	switch t := r.target; t.kind {
 	case figureAtMost:
 		return r.median() <= t.bound, true
+	case everAtMost:
+		return spreadOf(r.values).max <= t.bound, true
 	case figureAtLeast:
 		return r.median() >= t.bound, true
 	case ratioAtMost:

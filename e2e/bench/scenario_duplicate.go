@@ -77,7 +77,7 @@ var duplicate = scenario{
 			copied = append(copied, micros(m.CPU, n))
 		}
 		r.rows = []row{
-			{figure: "copy of a known event, CPU", unit: "µs", values: cost, target: atMost(1.5), limit: limit{what: "read with gorilla and dropped", values: read}},
+			{figure: "copy of a known event, CPU", unit: "µs", values: cost, target: atMost(1.5), headline: "a copy of a known event, from the socket to where it is dropped, processor time", limit: limit{what: "read with gorilla and dropped", values: read}},
 			{figure: "the same", unit: "µs", values: cost, limit: limit{what: "memcpy of the event", values: copied}},
 			{figure: "copies", unit: "/s", values: rate, limit: limit{what: "read with gorilla and dropped", values: readRate}},
 			{figure: "RssAnon, peak", unit: "MiB", values: rss},

@@ -9,7 +9,7 @@ import (
 const farAway = 50 * time.Millisecond
 
 var sinkFar = scenario{
-	name: "sink 50 ms away",
+	name: "sink-far",
 	about: "A daemon sends an archive to one sink that answers each event 50 ms after it came, with the default window. Events from the first " +
 		"receipt to the last answer. Held against a lean client that keeps 500 unanswered, as many as the program's window, at such a sink.",
 	size: size{40_000, 500},
@@ -32,7 +32,7 @@ var sinkFar = scenario{
 			}
 			best = append(best, own)
 		}
-		r.rows = []row{{figure: "events delivered", unit: "/s", values: rate, target: atLeast(5000),
+		r.rows = []row{{figure: "events delivered", unit: "/s", values: rate, target: atLeast(5000), headline: "to a sink 50 ms away",
 			limit: limit{what: "lean client, 500 unanswered", values: best}}}
 		r.notes = []string{fmt.Sprintf("%s events. 500 ÷ 50 ms is 10,000/s.", count(n))}
 		return r, nil

@@ -14,6 +14,6 @@ var liveSlowDisk = scenario{
 		"(msync). The kernel holds the thread that makes it (seccomp's user notification). Nothing else of the disk is slower.",
 	size: size{24_000, 400},
 	run: func(ctx context.Context, b *bench) (result, error) {
-		return b.liveLatency(ctx, config{fsync: slowFsync}, []target{{}, atMost(20), {}})
+		return b.liveLatency(ctx, config{fsync: slowFsync}, []target{{}, atMost(20), {}}, "the same where an fsync takes 200 ms")
 	},
 }

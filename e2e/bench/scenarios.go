@@ -5,6 +5,7 @@ var scenarios = []scenario{
 	duplicate,
 	newEvents,
 	importFile,
+	history,
 	live,
 	liveSlowDisk,
 	many,

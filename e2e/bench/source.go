@@ -11,8 +11,9 @@ import (
 
 // SourceOptions say what a source holds.
 type SourceOptions struct {
-	N        int // how many sources like this
-	From, To int // the events of the stock that it answers REQs from, To excluded; live ones are another matter
+	N        int           // how many sources like this
+	From, To int           // the events of the stock that it answers REQs from, To excluded; live ones are another matter
+	Delay    time.Duration // between a REQ for these and its answer, without holding up what comes behind it
 }
 
 // pageOf is how many events a source gives at once.
@@ -79,7 +80,9 @@ func (s *source) talk(w *wire) error {
 			s.mu.Unlock()
 			continue
 		}
-		if err := s.page(w, r); err != nil {
+		if s.o.Delay > 0 {
+			time.AfterFunc(s.o.Delay, func() { s.page(w, r) }) //nolint:errcheck // connections end
+		} else if err := s.page(w, r); err != nil {
 			return err
 		}
 	}
