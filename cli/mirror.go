@@ -29,7 +29,7 @@ func (p *program) writing(cfg *config.Config, command string, o pipeline.Options
 	}
 	log.Info().Str("version", p.version).Str("verifier", event.VerifierName()).Str("archive", cfg.Archive.Dir).Msg(command + ": " + describe(cfg))
 	if !strings.HasPrefix(event.VerifierName(), event.FastVerifier) {
-		log.Warn().Msg("this build checks signatures in pure Go, two to three times slower than with a C compiler: build it with `make`")
+		log.Warn().Msg("this build checks signatures in pure Go, three times slower than with a C compiler: build it with `make`")
 	} else if !event.Batches() {
 		log.Info().Msg("this build checks signatures one by one, up to three times slower than in batches: build it with `make`")
 	}

@@ -234,7 +234,7 @@ func TestBatchAgrees(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	rounds := 150
 	if !strings.HasPrefix(VerifierName(), FastVerifier) {
-		rounds = 10
+		rounds = 100
 	}
 	all := signatures(t, 200, 20)
 	b := NewBatch()

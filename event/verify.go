@@ -58,7 +58,7 @@ func (e *Event) Verify() error {
 	return nil
 }
 
-// FastVerifier begins the name of the verifier that a build with a C compiler has, two to three times faster than pure Go.
+// FastVerifier begins the name of the verifier that a build with a C compiler has, three times faster than pure Go.
 const FastVerifier = "libsecp256k1"
 
 // VerifierName says which implementation checks signatures, and whether a Batch checks them together.

@@ -2,23 +2,17 @@
 
 package main
 
-import (
-	"github.com/btcsuite/btcd/btcec/v2/schnorr"
-)
+import "rebroadcastr/event/bip340"
 
 // bareName says what bareVerify calls.
-const bareName = "btcec's schnorr.Verify with the key parsed"
+const bareName = "secp256k1-voi's group by event/bip340, with the key lifted"
 
 // bareVerify counts the genuine ones.
 func bareVerify(list []proof) (good int) {
 	for i := range list {
 		p := &list[i]
-		key, err := schnorr.ParsePubKey(p.Key[:])
-		if err != nil {
-			continue
-		}
-		sig, err := schnorr.ParseSignature(p.Sig[:])
-		if err == nil && sig.Verify(p.ID[:], key) {
+		key, ok := bip340.Lift(&p.Key)
+		if ok && key.Verify(&p.Sig, &p.ID) {
 			good++
 		}
 	}
