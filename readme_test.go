@@ -32,6 +32,33 @@ func TestReadme(t *testing.T) {
 	}
 }
 
+// TestReadmeFigures: the list of how fast it is says what BENCHMARKS.md says; make bench writes both.
+func TestReadmeFigures(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	benchmarks, err := os.ReadFile("BENCHMARKS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(readme), "<!-- written by make bench -->\n")
+	list, _, found := strings.Cut(list, "<!-- to here -->\n")
+	rows := 0
+	for row := range strings.Lines(list) {
+		cells := strings.Split(row, " | ")
+		if !strings.HasPrefix(row, "| ") || strings.HasPrefix(row, "| on ") {
+			continue
+		}
+		if rows++; len(cells) != 4 || !strings.Contains(string(benchmarks), "| "+cells[1]+" |") {
+			t.Errorf("BENCHMARKS.md does not say %q", row)
+		}
+	}
+	if !found || rows == 0 {
+		t.Error("README.md has no list of what make bench has measured")
+	}
+}
+
 // TestReadmeSurvives: every test that "What it survives" names is there, and every row names one.
 func TestReadmeSurvives(t *testing.T) {
 	readme, err := os.ReadFile("README.md")

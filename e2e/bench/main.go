@@ -40,10 +40,7 @@ func main() {
 	if *names != "" {
 		o.names = strings.Split(*names, ",")
 	}
-	o.command = "make bench"
-	if len(os.Args) > 1 {
-		o.command = "bench " + strings.Join(os.Args[1:], " ")
-	}
+	o.command = asMake()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := figures(ctx, o); err != nil {
@@ -51,6 +48,20 @@ func main() {
 		stop()
 		os.Exit(1)
 	}
+}
+
+// asMake is the command that measures the same: where things lie makes no difference.
+func asMake() string {
+	var more []string
+	flag.Visit(func(f *flag.Flag) {
+		if f.Name != "binary" && f.Name != "out" {
+			more = append(more, "-"+f.Name+"="+f.Value.String())
+		}
+	})
+	if more == nil {
+		return "make bench"
+	}
+	return `make bench BENCH="` + strings.Join(more, " ") + `"`
 }
 
 // options of a run.

@@ -45,7 +45,7 @@ var sinkBehind = scenario{
 			bound.points = append(bound.points, point{float64(n), []float64{150}})
 		}
 		r.rows = []row{
-			{figure: "events delivered", unit: "/s", values: rate, target: atLeast(30_000), headline: "to a sink that is a million events behind", limit: limit{what: "lean client, the sink's own rate", values: own}},
+			{figure: "events delivered", unit: "/s", values: rate, target: atLeast(30_000), headline: "events sent to a sink that is a million behind", limit: limit{what: "lean client, the sink's own rate", values: own}},
 			{figure: "CPU for each delivery", unit: "µs", values: cost},
 			{figure: "RssAnon, peak", unit: "MiB", values: rss, target: never(150), headline: "memory meanwhile (RssAnon, peak)"},
 		}

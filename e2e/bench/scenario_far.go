@@ -32,7 +32,7 @@ var sinkFar = scenario{
 			}
 			best = append(best, own)
 		}
-		r.rows = []row{{figure: "events delivered", unit: "/s", values: rate, target: atLeast(5000), headline: "to a sink 50 ms away",
+		r.rows = []row{{figure: "events delivered", unit: "/s", values: rate, target: atLeast(5000), headline: "events sent to a sink 50 ms away",
 			limit: limit{what: "lean client, 500 unanswered", values: best}}}
 		r.notes = []string{fmt.Sprintf("%s events. 500 ÷ 50 ms is 10,000/s.", count(n))}
 		return r, nil

@@ -43,7 +43,7 @@ var importFile = scenario{
 			}
 		}
 		r.rows = []row{
-			{figure: "events imported", unit: "/s", values: rate, target: ratioLeast(0.85), headline: "import of a file of 220 MB",
+			{figure: "events imported", unit: "/s", values: rate, target: ratioLeast(0.85), headline: "events imported from a file of 220 MB",
 				limit: limit{what: fmt.Sprintf("%d cores ÷ %s µs for a new event", runtime.NumCPU(), number(each)), values: best}},
 			{figure: "CPU for each event", unit: "µs", values: cost, limit: limit{what: "bare signature check", values: check}},
 			{figure: "RssAnon, peak", unit: "MiB", values: rss},
