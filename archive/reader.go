@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"sync"
 
 	"rebroadcastr/event"
 	"rebroadcastr/place"
@@ -57,7 +58,28 @@ type pendingLine struct {
 }
 
 func newReader(log outline, p *pool, from place.Place) *Reader {
-	return &Reader{log: log, pool: p, number: from.Segment(), offset: int64(from.Offset())}
+	r := &Reader{log: log, pool: p, number: from.Segment(), offset: int64(from.Offset())}
+	b := readerBuffers.Get().(*buffers)
+	r.buf, r.lines, r.origins.buf, r.origins.block = b.text[:0], b.lines[:0], b.origin[:0], b.block[:0]
+	return r
+}
+
+// buffers are what a Reader leaves for the next one: most are for one event, and take 28 kB for it.
+type buffers struct {
+	text, origin []byte
+	lines        []pendingLine
+	block        []originRecord
+}
+
+var readerBuffers = sync.Pool{New: func() any { return new(buffers) }}
+
+// leave gives the buffers away. No record that was given out lies in them.
+func (r *Reader) leave() {
+	b := &buffers{r.buf, r.origins.buf, r.lines, r.origins.block}
+	r.buf, r.lines, r.next, r.origins = nil, nil, 0, originReader{}
+	if cap(b.text) <= readAhead && cap(b.origin) <= readAhead { // not what one long line needed
+		readerBuffers.Put(b)
+	}
 }
 
 // Next returns the next record, and waits at the written end for one to come. The error is ctx's, ErrClosed once the
@@ -142,8 +164,11 @@ func (r *Reader) newest() (rec record.Record, ok bool) {
 
 // Close ends the reader.
 func (r *Reader) Close() error {
-	r.closed = true
-	r.release()
+	if !r.closed {
+		r.closed = true
+		r.release()
+		r.leave()
+	}
 	return nil
 }
 
