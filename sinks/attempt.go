@@ -1,7 +1,6 @@
 package sinks
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +37,7 @@ type attempt struct {
 
 	// Under s.mu.
 	sent     map[event.ID]*flight
-	order    *list.List // of *flight, as sent
+	order    flights // as sent
 	bytes    int
 	again    []item                 // open and to be sent (again), ascending by ordinal
 	due      []item                 // parked rows to be sent
@@ -73,7 +72,7 @@ func newAttempt(s *Sink, sess *relay.Session) *attempt {
 	s.ledger.LookAgain()
 	a := &attempt{
 		s: s, sess: sess, tail: make(chan followed, 1), ask: make(chan struct{}, 1),
-		sent: make(map[event.ID]*flight), order: list.New(),
+		sent:  make(map[event.ID]*flight),
 		taken: make(map[parkedKey]struct{}), late: make(map[event.ID]lateItem), sincePut: 3,
 	}
 	s.mu.Lock()
@@ -91,8 +90,7 @@ func (a *attempt) close() (e ending, pause *relay.Pause) {
 	a.closed = true
 	now := a.s.now()
 	e = ending{trial: a.trial, silent: a.silent, window: a.s.window.now, control: a.control != nil, controls: a.controls}
-	for el := a.order.Front(); el != nil; el = el.Next() {
-		f := el.Value.(*flight)
+	for f := a.order.first; f != nil; f = f.next {
 		if f.control {
 			continue
 		}

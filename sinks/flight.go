@@ -1,7 +1,6 @@
 package sinks
 
 import (
-	"container/list"
 	"fmt"
 	"math"
 	"time"
@@ -26,7 +25,34 @@ type flight struct {
 	sent    time.Time
 	start   time.Time     // of the wait for its OK
 	stalled time.Duration // the session's at start
-	element *list.Element
+
+	previous, next *flight // in flights
+}
+
+// flights are in the order in which they were sent. The list is the flights' own: one more allocation for each event shows.
+type flights struct{ first, last *flight }
+
+func (l *flights) add(f *flight) {
+	if f.previous = l.last; f.previous == nil {
+		l.first = f
+	} else {
+		f.previous.next = f
+	}
+	l.last = f
+}
+
+func (l *flights) remove(f *flight) {
+	if f.previous == nil {
+		l.first = f.next
+	} else {
+		f.previous.next = f.next
+	}
+	if f.next == nil {
+		l.last = f.previous
+	} else {
+		f.next.previous = f.previous
+	}
+	f.previous, f.next = nil, nil
 }
 
 // launchLocked enters d into the window.
@@ -36,7 +62,7 @@ func (a *attempt) launchLocked(d *delivery, now time.Time) *flight {
 		item: d.item, seq: a.seq, id: d.id, author: d.author, created: d.created, lesson: d.lesson, bytes: len(d.frame),
 		sent: now, start: now, stalled: a.sess.Stalled(),
 	}
-	f.element = a.order.PushBack(f)
+	a.order.add(f)
 	a.sent[f.id] = f
 	a.bytes += f.bytes
 	a.s.inFlight = len(a.sent)
@@ -46,7 +72,7 @@ func (a *attempt) launchLocked(d *delivery, now time.Time) *flight {
 
 // landLocked takes f out of the window.
 func (a *attempt) landLocked(f *flight) {
-	a.order.Remove(f.element)
+	a.order.remove(f)
 	delete(a.sent, f.id)
 	a.bytes -= f.bytes
 	if f.control {
@@ -74,11 +100,10 @@ func (a *attempt) silence() error {
 // and whether only a control can tell if the relay does not answer them or answers nothing.
 func (a *attempt) overdueLocked(now time.Time) (next time.Duration, doubt bool, err error) {
 	for {
-		e := a.order.Front()
-		if e == nil {
+		f := a.order.first
+		if f == nil {
 			return longest, false, nil
 		}
-		f := e.Value.(*flight)
 		if left := a.leftLocked(f, f.bytes, now); left > 0 {
 			return min(left+time.Millisecond, longest), false, nil
 		}

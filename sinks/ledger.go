@@ -124,7 +124,10 @@ func (l *ledger) Ack(it item, o outcome) {
 	defer l.mu.Unlock()
 	l.settleLocked(it)
 	l.answeredLocked()
-	l.control = &it.mark
+	if l.control == nil {
+		l.control = new(mark)
+	}
+	*l.control = it.mark
 	if it.reason == parkedForLack {
 		l.ackLackedLocked(it.Ordinal, o)
 	}

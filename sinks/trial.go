@@ -19,16 +19,15 @@ func (a *attempt) tryStep() (time.Duration, error) {
 	s.mu.Lock()
 	now := s.now()
 	paced := s.pace.wait(now)
-	switch e := a.order.Front(); {
+	switch f := a.order.first; {
 	case a.pause != nil:
 		defer s.mu.Unlock()
 		return 0, a.pause
 	case !s.poison.on:
 		s.mu.Unlock()
 		return 0, acquitted()
-	case e != nil:
+	case f != nil:
 		defer s.mu.Unlock()
-		f := e.Value.(*flight)
 		if left := a.leftLocked(f, f.bytes, now); left > 0 {
 			return min(left+time.Millisecond, longest), nil
 		}

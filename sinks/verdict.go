@@ -147,13 +147,12 @@ func (a *attempt) heard(id event.ID, accepted bool, text string) {
 		a.heardLateLocked(id, accepted, text, now)
 		return
 	}
-	first := a.order.Front() == f.element
+	first := a.order.first == f
 	a.landLocked(f)
 	a.top = max(a.top, f.seq)
-	if next := a.order.Front(); first && next != nil {
+	if next := a.order.first; first && next != nil {
 		// What was sent before it is answered: only now the relay (or a slow line) is at it.
-		n := next.Value.(*flight)
-		n.start, n.stalled = now, a.sess.Stalled()
+		next.start, next.stalled = now, a.sess.Stalled()
 	}
 	s.lastOK = now
 	if !a.trial {
@@ -222,7 +221,13 @@ func (a *attempt) applyLocked(f *flight, j relay.Judgement, text string, now tim
 		s.pace.answered(now)
 		s.accepted = true
 		s.refused.clear()
-		o := map[relay.Verdict]outcome{relay.Delivered: delivered, relay.Duplicate: duplicate, relay.Superseded: superseded}[j.Verdict]
+		o := delivered
+		switch j.Verdict {
+		case relay.Duplicate:
+			o = duplicate
+		case relay.Superseded:
+			o = superseded
+		}
 		s.ledger.Ack(f.item, o)
 		a.doneLocked(f.item)
 	case relay.Rejected:
