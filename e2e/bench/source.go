@@ -149,6 +149,7 @@ type Sending struct {
 	Times    int     // how often all of them; 0: once
 	Rate     float64 // new events a second, with gaps as if each came by chance; 0: as fast as they are read
 	Seed     uint64  // of the gaps
+	Apart    bool    // with a rate: each event is sent by one source only
 }
 
 // Sent is when it was.
@@ -214,7 +215,7 @@ func (s *source) send(p Sending) error {
 	return w.write(b)
 }
 
-// sendPaced sends each event by every source, the further copies one event later each.
+// sendPaced sends each event by every source, the further copies one event later each; or by one.
 func (h *host) sendPaced(sources []*source, p Sending) ([]int64, error) {
 	times := make([]int64, 0, p.To-p.From)
 	rnd := rand.New(rand.NewPCG(p.Seed, 1))
@@ -222,14 +223,18 @@ func (h *host) sendPaced(sources []*source, p Sending) ([]int64, error) {
 	for i, s := range sources {
 		wires[i], heads[i] = s.to()
 	}
+	copies := len(sources)
+	if p.Apart {
+		copies = 1
+	}
 	var b []byte
 	due := time.Now()
-	for i := p.From; i < p.To+len(sources)-1; i++ {
+	for i := p.From; i < p.To+copies-1; i++ {
 		due = due.Add(time.Duration(rnd.ExpFloat64() / p.Rate * float64(time.Second)))
 		if wait := time.Until(due); wait > 0 {
 			time.Sleep(wait)
 		}
-		for later := range sources { // the new one first
+		for later := range copies { // the new one first
 			e := i - later
 			if e < p.From || e >= p.To {
 				continue
