@@ -32,7 +32,7 @@ type slowDisk struct {
 	ended   sync.Once
 
 	mu   sync.Mutex
-	made int   // fsyncs
+	made int   // fsyncs that were held
 	err  error // what went wrong in serve
 }
 
@@ -58,20 +58,16 @@ func (s *slowDisk) put(o *child.Options, dir string) (err error) {
 	return nil
 }
 
-// end is called when the program has ended.
+// end is called when the program has ended. That nothing was held is an error: the disk was not slow.
 func (s *slowDisk) end() (err error) {
 	s.ended.Do(func() { err = s.ln.Close() })
 	s.serving.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.made == 0 && s.err == nil {
+		err = errors.Join(err, errors.New("the program made no fsync that could be held"))
+	}
 	return errors.Join(err, s.err)
-}
-
-// fsyncs is how many there were.
-func (s *slowDisk) fsyncs() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.made
 }
 
 // notification and answer are the kernel's struct seccomp_notif and seccomp_notif_resp.
