@@ -82,7 +82,7 @@ func BenchmarkLookupBesideWriter(b *testing.B) {
 	b.ReportMetric(float64(batches)/b.Elapsed().Seconds(), "batches/s")
 }
 
-// A million ids: what an insert in batches costs, and a lookup of an id that is not there, past the LRU.
+// A million ids: what an insert in batches costs, and a start. BenchmarkStageBadger has the lookups.
 func BenchmarkMillion(b *testing.B) {
 	const million = 1_000_000
 	dir := b.TempDir()
@@ -106,22 +106,6 @@ func BenchmarkMillion(b *testing.B) {
 	if x.Checkpoint() != place.Make(1, million*lineBytes) {
 		b.Skip("run it with insert")
 	}
-	b.Run("unknown", func(b *testing.B) {
-		b.ReportAllocs()
-		for n := uint64(million); b.Loop(); n++ {
-			if _, err := x.Lookup(id(n)); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("known", func(b *testing.B) {
-		b.ReportAllocs()
-		for n := uint64(0); b.Loop(); n += 7919 {
-			if _, err := x.Lookup(id(n % million)); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
 	b.Run("open", func(b *testing.B) {
 		closeIndex(b, x)
 		for b.Loop() {

@@ -116,13 +116,3 @@ func (f *filter) roomLocked() *filterLayer {
 	f.layers.Store(&more)
 	return more[len(more)-1]
 }
-
-// ids is how many were added.
-func (f *filter) ids() (n uint64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, l := range *f.layers.Load() {
-		n += l.ids
-	}
-	return n
-}

@@ -10,7 +10,8 @@ import (
 
 var idsFlag = flag.Uint64("ids", 0, "another number of ids for BenchmarkStageBadger, such as 10000000 (1 GB of disk, a minute)")
 
-// BenchmarkStageBadger is a lookup past the LRU, of ids that Badger has in its tables and of others.
+// BenchmarkStageBadger is a lookup past the LRU, of ids that Badger has in its tables and of others, which the filter before it tells but
+// for one in 300.
 func BenchmarkStageBadger(b *testing.B) {
 	sizes := []uint64{10_000, 100_000}
 	if !testing.Short() {
