@@ -6,6 +6,7 @@ import "rebroadcastr/config"
 // relays send: each part has its bound where it is made, and waits at it.
 const (
 	lruEntryBytes   = 210       // an id in golang-lru: 174 to 221, by how full its map is
+	filterBytes     = 24 << 20  // dedup's filter over all known ids: so many from 16 million on, 1.5 bytes for each below
 	overlayBytes    = 10 << 20  // dedup.MaxOverlay entries, in the queue and in the shards' maps
 	unsyncedBytes   = 8 << 20   // lines written and not yet durable: an fsync begins at so many
 	recentBytes     = 4 << 20   // what was archived last, for sinks that are not behind
@@ -14,10 +15,10 @@ const (
 	connectionBytes = 150 << 10 // buffers of the socket, TLS, goroutines
 )
 
-// Memory is the sum of that for a config, in bytes: 126 MiB by the defaults, and some 30 for 200 sources. Frames in flight
+// Memory is the sum of that for a config, in bytes: 150 MiB by the defaults, and some 30 for 200 sources. Frames in flight
 // are budgetBytes; a message above 64 KiB takes one of bigFrames slots while it is read, which is beside the sum.
 func Memory(cfg *config.Config) int64 {
-	n := int64(cfg.Dedup.LRU)*lruEntryBytes + cfg.Dedup.Memory + budgetBytes + overlayBytes + unsyncedBytes + recentBytes + framesBytes
+	n := int64(cfg.Dedup.LRU)*lruEntryBytes + cfg.Dedup.Memory + budgetBytes + filterBytes + overlayBytes + unsyncedBytes + recentBytes + framesBytes
 	for _, r := range plan(cfg) {
 		n += connectionBytes
 		if r.sink != nil {
