@@ -167,7 +167,7 @@ func (p part) write(b *bytes.Buffer) {
 }
 
 // value is the median with its unit.
-func (r row) value() string { return number(r.median()) + " " + r.unit }
+func (r row) value() string { return strings.TrimSpace(number(r.median()) + " " + r.unit) }
 
 // held is what is held to the target: the median, or the highest.
 func (r row) held() string {

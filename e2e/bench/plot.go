@@ -48,6 +48,16 @@ func newLine(name string, sizes []int) line {
 	return line{name: name, points: make([]point, len(sizes))}
 }
 
+// boundAt is a dashed line at y.
+func boundAt(name string, y float64, sizes []int) line {
+	l := newLine(name, sizes)
+	l.dashed = true
+	for i, x := range sizes {
+		l.add(i, x, y)
+	}
+	return l
+}
+
 // add puts one round's value to point i.
 func (l *line) add(i int, x int, value float64) {
 	l.points[i].x = float64(x)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -48,6 +50,9 @@ var importFile = scenario{
 			{figure: "CPU for each event", unit: "µs", values: cost, limit: limit{what: "bare signature check", values: check}},
 			{figure: "RssAnon, peak", unit: "MiB", values: rss},
 		}
+		if err := os.Remove(file); err != nil {
+			return r, err
+		}
 		r.notes = []string{fmt.Sprintf("%s events, %s MB.", count(n), number(float64(b.stock.bytes(0, n))/1e6))}
 		return r, nil
 	},
@@ -76,9 +81,13 @@ func (b *bench) archiveOf(ctx context.Context, n int) (dir string, err error) {
 	if b.archives[n] {
 		return dir, nil
 	}
-	file := filepath.Join(b.dir, "part.jsonl")
-	if err := b.stock.part(file, 0, n); err != nil {
-		return "", err
+	file := b.stock.file
+	if n < b.stock.len() {
+		file = filepath.Join(b.dir, "part.jsonl")
+		if err := b.stock.part(file, 0, n); err != nil {
+			return "", err
+		}
+		defer func() { err = errors.Join(err, os.Remove(file)) }()
 	}
 	begun := time.Now()
 	if _, err := b.imported(ctx, config{dir: dir}, file, n); err != nil {

@@ -84,9 +84,9 @@ var knownIDs = scenario{
 		}
 		r.notes = []string{fmt.Sprintf("The figures are those of %s ids; %s new events each time.", count(sizes[last]), count(n))}
 		r.plots = []chart{{file: "known.svg", title: "Cost against the number of known ids", x: "known ids", panels: []panel{
-			{title: "Processor time", y: "µs", lines: []line{fresh, known}},
-			{title: "Memory", y: "RssAnon, MiB", lines: []line{peak}},
-			{title: "Start", y: "s", lines: []line{start}},
+			{title: "Processor time", y: "µs", lines: []line{fresh, known, boundAt("bound for an unknown id", 5, sizes)}},
+			{title: "Memory", y: "RssAnon, MiB", lines: []line{peak, boundAt("bound", 400, sizes)}},
+			{title: "Start", y: "s", lines: []line{start, boundAt("bound", 2, sizes)}},
 		}}}
 		return r, nil
 	},

@@ -23,17 +23,22 @@ const livePerSecond = 2000
 func (b *bench) liveLatency(ctx context.Context, c config, targets []target, headline string) (r result, err error) {
 	warm, n := b.n(size{4_000, 100}), b.n(size{20_000, 300})
 	var ours, bare [3][]float64
-	var cost, rss []float64
+	var cost, rss, held []float64
 	for round := range b.rounds {
-		way, cpu, peak, err := b.liveRound(ctx, warm, n, round, func(sources, sinks []string) (*program, error) {
+		var p *program
+		way, cpu, peak, err := b.liveRound(ctx, warm, n, round, func(sources, sinks []string) (_ *program, err error) {
 			c := c
 			c.sources, c.sinks = sources, sinks
-			return b.start("run", c)
+			p, err = b.start("run", c)
+			return p, err
 		})
 		if err != nil {
 			return r, err
 		}
 		cost, rss = append(cost, cpu), append(rss, peak)
+		if p.disk != nil {
+			held = append(held, float64(p.disk.fsyncs()))
+		}
 		least, _, _, err := b.liveRound(ctx, warm, n, round, func(sources, sinks []string) (*program, error) {
 			_, err := tell[struct{}](ctx, b.limits, "Mirror", Mirroring{sources, sinks[0]})
 			return nil, err
@@ -57,6 +62,9 @@ func (b *bench) liveLatency(ctx context.Context, c config, targets []target, hea
 	r.rows = append(r.rows,
 		row{figure: "CPU for each event, with its copies and its delivery", unit: "µs", values: cost},
 		row{figure: "RssAnon, peak", unit: "MiB", values: rss})
+	if held != nil {
+		r.rows = append(r.rows, row{figure: "fsyncs that were made slow, start and stop included", values: held})
+	}
 	r.notes = []string{fmt.Sprintf("%s events in each round, after %s that are not counted.", count(n), count(warm))}
 	return r, nil
 }

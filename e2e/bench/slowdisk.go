@@ -70,6 +70,13 @@ func (s *slowDisk) end() (err error) {
 	return errors.Join(err, s.err)
 }
 
+// fsyncs is how many were held.
+func (s *slowDisk) fsyncs() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.made
+}
+
 // notification and answer are the kernel's struct seccomp_notif and seccomp_notif_resp.
 type notification struct {
 	id         uint64
