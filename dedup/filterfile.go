@@ -16,7 +16,8 @@ import (
 //	"RBFILTER" | format u32 = 1 | layers u32 | version of the index u64 | each layer: ids u64, words u64 | all words | CRC-32C of all before
 //
 // It is of use only to an index of exactly that version, and each put makes a new one. So it needs no fsync and nobody has to remove it:
-// one that is old, torn or of another format is as none, and the ids are read from Badger when there is need.
+// one that is old, torn or of another format is as none, and the ids are read from Badger when there is need. None is written after a
+// commit that failed: another put may then make the same version again.
 const (
 	filterFile   = "FILTER"
 	filterMagic  = "RBFILTER"

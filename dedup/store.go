@@ -64,6 +64,7 @@ type store struct {
 	db         *badger.DB
 	reads      *badger.Txn // every lookup's, from any goroutine; never discarded, which says nothing to a managed Badger
 	version    uint64      // of the last put; the one writer's
+	unsure     bool        // a commit has failed: what the next start finds may be of this version or of the one before
 	checkpoint place.Place // as found at open
 	known      knownIDs
 }
@@ -285,10 +286,12 @@ func (s *store) put(batch []entry, says []said, checkpoint place.Place, trusted 
 	if err := tx.Set(keyCheckpoint, checkpoint.Append(nil)); err != nil {
 		return err
 	}
-	s.version++ // also after a commit that failed: some of it may be there
+	s.version++
+	s.unsure = true
 	if err := tx.CommitAt(s.version, nil); err != nil {
 		return err
 	}
+	s.unsure = false
 	s.db.SetDiscardTs(s.version) // compaction keeps no older version of a key: nobody reads one
 	return nil
 }
@@ -315,7 +318,7 @@ func (s *store) putFact(tx *badger.Txn, f *said, trusted func(place.Place) bool)
 
 // close keeps the filter for the next start, which can do without.
 func (s *store) close() error {
-	if f := s.known.filter.Load(); f != nil {
+	if f := s.known.filter.Load(); f != nil && !s.unsure {
 		if err := f.save(s.dir, s.version); err != nil {
 			s.log.Debug().Err(err).Msg("the next start has to read the ids of the index")
 		}
