@@ -349,6 +349,20 @@ func TestTruncated(t *testing.T) {
 }
 
 // TestParseReuse parses into one Event again and again: its buffer is reused, and nothing of the last event stays.
+// TestParseKeepsLittle: white space and escapes, of which an author may write megabytes into an event, do not stay in memory for
+// as long as the event does.
+func TestParseKeepsLittle(t *testing.T) {
+	s := signed(t, nostr.Event{Kind: 1, Content: "hello", Tags: nostr.Tags{{"t", "x"}}})
+	for name, spelt := range map[string]spelling{
+		"white space": s.with("tags", "["+strings.Repeat(" ", 1<<20)+`["t","x"]]`),
+		"escapes":     s.with("content", `"`+strings.Repeat(`\u0061`, 1000)+`"`),
+	} {
+		if e := parse(t, spelt.line()); cap(e.Line) > 2*len(e.Line) {
+			t.Errorf("%s: a line of %d bytes keeps %d", name, len(e.Line), cap(e.Line))
+		}
+	}
+}
+
 func TestParseReuse(t *testing.T) {
 	long := signed(t, nostr.Event{Kind: 1, Content: strings.Repeat("x", 1000), Tags: nostr.Tags{{"t", "long"}}}).line()
 	short := signed(t, nostr.Event{Kind: 2, Content: "y"}).line()
