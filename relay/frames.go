@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"net"
 )
@@ -18,6 +19,7 @@ type frames struct {
 	net.Conn
 	wire *wire
 	open bool // the handshake is over
+	said int  // bytes of it that gorilla was given
 
 	// The reader's own.
 	buf      []byte
@@ -38,6 +40,11 @@ const (
 	opcode    = 0x0f
 	maxHead   = 2 + 8 // no mask: what has one is refused
 )
+
+// maxAnswer is what a relay may say before the first frame, in bytes; relays say some 200. net/http would keep all that comes.
+const maxAnswer = 64 << 10
+
+var errLongAnswer = fmt.Errorf("the answer to the upgrade is longer than %d KiB", maxAnswer>>10)
 
 // frameHead reads a frame's head: its own length, and the payload's. ok is false while bytes of it are missing.
 func frameHead(b []byte) (head int, payload int64, ok bool) {
@@ -126,6 +133,11 @@ func (f *frames) Read(p []byte) (int, error) {
 		have = have[:min(int64(len(have)), f.left)]
 	}
 	n := copy(p, have)
+	if !f.open {
+		if f.said += n; f.said > maxAnswer {
+			return 0, &End{Reason: Protocol, Err: errLongAnswer}
+		}
+	}
 	f.from += n
 	f.left = max(f.left-int64(n), 0)
 	return n, nil

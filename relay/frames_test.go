@@ -225,6 +225,39 @@ func TestFramesKeepTheSocketsError(t *testing.T) {
 	}
 }
 
+// endless answers an upgrade with headers that have no end.
+type endless struct {
+	taped
+	sent int
+}
+
+func (c *endless) Read(p []byte) (int, error) {
+	text := "X-More: " + strings.Repeat("x", 1000) + "\r\n"
+	if c.sent == 0 {
+		text = "HTTP/1.1 101 Switching Protocols\r\n"
+	}
+	if c.sent > 100*maxAnswer {
+		return 0, errors.New("so much was read")
+	}
+	n := copy(p, text) // a page of it always fits
+	c.sent += n
+	return n, nil
+}
+
+// A relay's answer to the upgrade is bounded: http.ReadResponse would keep all headers that come until the dial's time is over.
+func TestAnswerToTheUpgradeIsBounded(t *testing.T) {
+	c := &endless{}
+	d := &dialer{url: "ws://r.invalid", settings: DefaultSettings(), direct: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
+	_, _, err := d.websocket(t.Context())
+	var end *End
+	if !errors.As(err, &end) || end.Reason != Protocol {
+		t.Errorf("the dial ended with %v after %d bytes, want %s", err, c.sent, Protocol)
+	}
+	if c.sent > maxAnswer+readBuffer+maxHead {
+		t.Errorf("%d bytes were read, want about %d", c.sent, maxAnswer)
+	}
+}
+
 type broken struct {
 	net.Conn
 	err error
