@@ -78,7 +78,7 @@ typedef struct {
 	secp256k1_scalar sums[BATCH_MAX];           // by key
 	uint16_t digit_list[DIGITS];
 	uint32_t digit[DIGITS], sorted[DIGITS];     // index of the multiple * 2, 1 more if it is negated
-	int digits, multiples;
+	int digits;
 	int count[LISTS], from[LISTS];
 	point sum[SUMS];
 	fe den[INVERSES], inverse[INVERSES];

@@ -49,7 +49,7 @@ const (
 	mostAlone         = 64 * MaxBatch
 )
 
-// NewBatch makes an empty one. Its memory, some 0.5 MiB, is used again by each batch.
+// NewBatch makes an empty one. Its memory, 0.7 MiB, is used again by each batch.
 func NewBatch() *Batch { return &Batch{together: newBatchVerifier()} }
 
 // Add takes e into the batch, if its id is its hash, and keeps nothing of it; the error is BadID. The batch must not be full.
