@@ -186,6 +186,7 @@ func TestFramesAreReadAsByGorilla(t *testing.T) {
 		"just the buffer":          {frame(0x81, long[:64<<10]), frame(0x81, long[:64<<10+1]), frame(0x81, long[:64<<10-1]), frame(0x81, "b")},
 		"deflated":                 {frame(0x81, "a"), frame(0xc1, deflated("b"+long)), frame(0x81, "c"), frame(0x41, deflated("de")[:3]), frame(0x80, deflated("de")[3:]), frame(0x81, "f")},
 		"a deflate stream's end":   {frame(0xc1, "\x01\x00\x00\xff\xffrest"), frame(0x81, "a"), frame(0x41, "\x01\x00\x00\xff\xff"), frame(0x00, "rest"), frame(0x81, "b")},
+		"text for a stream's rest": {frame(0x41, "\x01\x00\x00\xff\xff"), frame(0x81, "b")},
 		"not deflated":             {frame(0xc1, "\xff\xff\xff"), frame(0x81, "a")},
 		"cut in a head":            {frame(0x81, "a"), {0x81, 126, 1}},
 		"cut in a message":         {frame(0x81, "a"), {0x81, 10, 'x'}},

@@ -6,28 +6,31 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"rebroadcastr/relay"
 	"rebroadcastr/relaytest"
 )
 
-// countedConn counts the writes of a socket.
+// countedConn counts the writes of a socket, of which only one runs at a time.
 type countedConn struct {
 	net.Conn
-	writes *atomic.Int64
+	writes, longest *atomic.Int64
 }
 
 func (c countedConn) Write(p []byte) (int, error) {
 	c.writes.Add(1)
+	c.longest.Store(max(c.longest.Load(), int64(len(p))))
 	return c.Conn.Write(p)
 }
 
-func counting(writes *atomic.Int64) relay.DialFunc {
+func counting(writes, longest *atomic.Int64) relay.DialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
-		return countedConn{conn, writes}, err
+		return countedConn{conn, writes, longest}, err
 	}
 }
 
@@ -45,7 +48,7 @@ func TestMessagesThatAreThereAtOnceAreWrittenTogether(t *testing.T) {
 				want = append(want, fmt.Sprintf(`["EVENT",{"n":%d,"content":"%s"}]`, i, strings.Repeat("x", size)))
 			}
 			r := relaytest.New(t, relaytest.Script{TLS: tls, Handle: func(*relaytest.Conn, relaytest.Message) bool { return true }})
-			var writes atomic.Int64
+			var writes, longest atomic.Int64
 			role := roleFunc(func(ctx context.Context, s *relay.Session) error {
 				before := writes.Load()
 				for part := range slices.Chunk(want, 40) {
@@ -65,8 +68,11 @@ func TestMessagesThatAreThereAtOnceAreWrittenTogether(t *testing.T) {
 			})
 			s := quick()
 			s.TLS.InsecureSkipVerify = true
-			if err := runWith(t, relay.LinkOptions{URL: r.URL, Settings: s, Dial: counting(&writes)}, role).wait(t); err != nil {
+			if err := runWith(t, relay.LinkOptions{URL: r.URL, Settings: s, Dial: counting(&writes, &longest)}, role).wait(t); err != nil {
 				t.Fatal(err)
+			}
+			if n := longest.Load(); n > 64<<10 {
+				t.Errorf("%d bytes were written at once, want 64 KiB at most: that is what the time of one write is for", n)
 			}
 			for i, m := range r.Got("EVENT") {
 				if string(m.Raw) != want[i] {
@@ -75,4 +81,24 @@ func TestMessagesThatAreThereAtOnceAreWrittenTogether(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A ping does not wait until a role has nothing to send: that may be hours.
+func TestPingsGoOutBesideAFlood(t *testing.T) {
+	r := relaytest.New(t, relaytest.Script{Handle: func(*relaytest.Conn, relaytest.Message) bool { return true }})
+	s := quick()
+	s.PingEvery = 4 * time.Millisecond
+	msgs := slices.Repeat([][]byte{[]byte(`["EVENT",{"content":"` + strings.Repeat("x", 1000) + `"}]`)}, 100) // takes longer to write than to queue
+	run(t, r.URL, s, roleFunc(func(ctx context.Context, s *relay.Session) error {
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for s.SendAll(ctx, msgs) == nil {
+				}
+			})
+		}
+		wg.Wait()
+		return nil
+	}))
+	r.Wait("pings", func() bool { return r.Pings() >= 3 })
 }
