@@ -205,6 +205,38 @@ func TestBatchFindsTheForgery(t *testing.T) {
 	}
 }
 
+// What cannot be genuine, whatever the message, is known for that before the equation: it spoils no batch, and makes no other signature
+// cost more.
+func TestBatchIsNotSpoiledByTheImpossible(t *testing.T) {
+	b := NewBatch()
+	if b.together == nil {
+		t.Skip("no batches in this build")
+	}
+	impossible := 0
+	for _, s := range spoilers {
+		switch s.name {
+		case "R of 0", "R not below the field's size", "R of ones", "s not below the order", "s of ones", "key of 0", "key not below the field's size":
+		default:
+			continue
+		}
+		impossible++
+		sigs := signatures(t, 12, 12)
+		verdicts := make([]verdict, len(sigs))
+		for i := 0; i < len(sigs); i += 2 {
+			s.spoil(&sigs[i], i)
+		}
+		b.together.verify(sigs, verdicts)
+		for i, got := range verdicts {
+			if want := []verdict{forged, genuine}[i%2]; got != want {
+				t.Errorf("%s: %d of %d has the verdict %d, want %d", s.name, i, len(sigs), got, want)
+			}
+		}
+	}
+	if impossible != 7 {
+		t.Errorf("%d ways to spoil were tried, want 7", impossible)
+	}
+}
+
 // Two that are wrong by the same amount, in opposite directions, cancel in a sum with equal coefficients.
 func TestBatchOfForgeriesThatCancel(t *testing.T) {
 	b := NewBatch()
