@@ -62,6 +62,7 @@ func TestBatchEndsInTheMiddle(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			w.close()
 			if err := s.run(ctx); !errors.Is(err, tt.want) {
 				t.Errorf("the shard ends with %v, want %v", err, tt.want)
 			}
