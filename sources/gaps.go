@@ -44,6 +44,35 @@ func asksFor(f event.Filter, a atom) bool {
 	return true
 }
 
+// hole is a second of which not everything can be got.
+type hole struct {
+	at     int64
+	filter event.Filter
+	most   int  // events that the relay gives of it at once
+	unsure bool // perhaps everything came: it is as much as the relay ever gave at once, and nothing shows that it gives more
+}
+
+// newGaps are those that were found since it was called last. Of the others one of each sort is kept, which is what the end depends
+// on: a relay may have any number of them.
+func (w *walk) newGaps() (list []hole) {
+	list = slices.Clone(w.gaps[w.told:])
+	had := make(map[bool]bool, 2)
+	w.gaps = slices.DeleteFunc(w.gaps, func(h hole) bool {
+		again := had[h.unsure]
+		had[h.unsure] = true
+		return again
+	})
+	w.told = len(w.gaps)
+	return list
+}
+
+func (h hole) reason() string {
+	if h.unsure {
+		return unsureSecond
+	}
+	return fmt.Sprintf("more than %d %s in one second", h.most, map[bool]string{true: "event", false: "events"}[h.most == 1])
+}
+
 // keepGaps adds what a walk has found, as far as there is room. more is how many there was none for.
 func (s *Source) keepGaps(tx *state.Tx, step saved) (more int, err error) {
 	b := tx.Bucket(s.path("gaps")...)

@@ -1,7 +1,6 @@
 package sources
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
@@ -69,35 +68,6 @@ type walk struct {
 
 // maxAstray pages that were mostly dated outside of their window are enough of a walk that proves nothing any more.
 const maxAstray = 50
-
-// hole is a second of which not everything can be got.
-type hole struct {
-	at     int64
-	filter event.Filter
-	most   int  // events that the relay gives of it at once
-	unsure bool // perhaps everything came: it is as much as the relay ever gave at once, and nothing shows that it gives more
-}
-
-// newGaps are those that were found since it was called last. Of the others one of each sort is kept, which is what the end depends
-// on: a relay may have any number of them.
-func (w *walk) newGaps() (list []hole) {
-	list = slices.Clone(w.gaps[w.told:])
-	had := make(map[bool]bool, 2)
-	w.gaps = slices.DeleteFunc(w.gaps, func(h hole) bool {
-		again := had[h.unsure]
-		had[h.unsure] = true
-		return again
-	})
-	w.told = len(w.gaps)
-	return list
-}
-
-func (h hole) reason() string {
-	if h.unsure {
-		return unsureSecond
-	}
-	return fmt.Sprintf("more than %d %s in one second", h.most, map[bool]string{true: "event", false: "events"}[h.most == 1])
-}
 
 // step is what the next request is for.
 type step uint8

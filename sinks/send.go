@@ -1,0 +1,77 @@
+package sinks
+
+import (
+	"context"
+
+	"rebroadcastr/record"
+)
+
+// frame is the message that publishes rec's event: its canonical line, whatever it looked like when it came.
+func frame(rec *record.Record) []byte {
+	const head = `["EVENT",`
+	b := make([]byte, 0, len(head)+len(rec.Event.Line)+1)
+	b = append(b, head...)
+	b = append(b, rec.Event.Line...)
+	return append(b, ']')
+}
+
+// send takes the event in hand into the window and puts it on the wire, at the next flush.
+func (a *attempt) send() error {
+	s, d := a.s, a.hand
+	now := s.now()
+	s.mu.Lock()
+	if s.draining { // since look
+		s.mu.Unlock()
+		return nil
+	}
+	other := a.sent[d.id]
+	switch {
+	case other == nil:
+	case other.control:
+		a.landLocked(other) // its OK is as good for this one
+	default:
+		// The log holds it twice: the first line was withdrawn after we read it. The later one stands.
+		older := other.item
+		other.item = d.item
+		s.mu.Unlock()
+		s.ledger.Skip(older, SkipWithdrawn)
+		a.release(older)
+		a.hand = nil
+		return nil
+	}
+	a.launchLocked(d, now)
+	s.pace.sent()
+	s.counts.Sent++
+	s.mu.Unlock()
+	if d.parked {
+		a.sincePut = 0
+	} else {
+		a.sincePut++
+	}
+	a.hand = nil
+	// Entered before it is sent: its OK can come before flush returns.
+	a.put(d.frame)
+	return nil
+}
+
+// Events that are there at once are handed to the session together, at most so many, and so many bytes: what waits for them is
+// microseconds.
+const (
+	outMost  = 32
+	outBytes = 32 << 10
+)
+
+func (a *attempt) put(frame []byte) {
+	if a.out == nil {
+		a.out = make([][]byte, 0, outMost)
+	}
+	a.out = append(a.out, frame)
+	a.outBytes += len(frame)
+}
+
+// flush sends what put has taken.
+func (a *attempt) flush(ctx context.Context) error {
+	out := a.out
+	a.out, a.outBytes = nil, 0
+	return a.sess.SendAll(ctx, out)
+}
