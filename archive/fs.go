@@ -85,7 +85,8 @@ func (OS) Free(dir string) (free, total int64, err error) {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return 0, 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	return int64(s.Bavail) * s.Bsize, int64(s.Blocks) * s.Bsize, nil
+	block := int64(s.Bsize) // an int32 on some machines
+	return int64(s.Bavail) * block, int64(s.Blocks) * block, nil
 }
 
 func (f osFile) Sync() error {
