@@ -12,8 +12,8 @@ func TestMemoryFollowsTheConfig(t *testing.T) {
 	const mib = 1 << 20
 	cfg := config.Defaults()
 	base := Memory(cfg)
-	if base < 125*mib || base > 127*mib {
-		t.Errorf("by the defaults %d MiB, want 126", base/mib)
+	if base < 149*mib || base > 151*mib {
+		t.Errorf("by the defaults %d MiB, want 150", base/mib)
 	}
 	for i := range 200 {
 		cfg.Sources = append(cfg.Sources, config.Source{URL: fmt.Sprintf("wss://source%d.example", i), Enabled: true})
