@@ -38,6 +38,7 @@ type config struct {
 	dir     string   // of the archive; empty: a new one
 	sources []string // URLs
 	sinks   []string
+	sync    string   // archive.sync; empty: the default
 	more    string   // lines of YAML
 	args    []string // behind the command
 	env     []string
@@ -57,7 +58,11 @@ func (b *bench) start(command string, c config) (*program, error) {
 		list, _ := json.Marshal(urls) // strings can be written
 		return string(list)
 	}
-	text := fmt.Sprintf("all: true\narchive: {dir: %q}\n", c.dir)
+	text := fmt.Sprintf("all: true\narchive: {dir: %q", c.dir)
+	if c.sync != "" {
+		text += ", sync: " + c.sync
+	}
+	text += "}\n"
 	if len(c.sources) > 0 {
 		text += "sources: " + quoted(c.sources) + "\n"
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"time"
 )
 
 var live = scenario{
@@ -23,7 +24,7 @@ const livePerSecond = 2000
 func (b *bench) liveLatency(ctx context.Context, c config, targets []target, headline string) (r result, err error) {
 	warm, n := b.n(size{4_000, 100}), b.n(size{20_000, 300})
 	var ours, bare [3][]float64
-	var cost, rss, held []float64
+	var cost, rss, held, synced []float64
 	for round := range b.rounds {
 		var p *program
 		way, cpu, peak, err := b.liveRound(ctx, warm, n, round, func(sources, sinks []string) (_ *program, err error) {
@@ -46,6 +47,13 @@ func (b *bench) liveLatency(ctx context.Context, c config, targets []target, hea
 		if err != nil {
 			return r, err
 		}
+		if c.sync == "always" {
+			fsyncs, err := tell[[]time.Duration](ctx, b.limits, "Fsync", Syncing{b.dir, b.n(size{500, 20})})
+			if err != nil {
+				return r, err
+			}
+			synced = append(synced, float64(fsyncs[len(fsyncs)/2])/1e6)
+		}
 		for i, p := range []float64{0.5, 0.99, 1} {
 			ours[i] = append(ours[i], percentile(way, p))
 			bare[i] = append(bare[i], percentile(least, p))
@@ -58,6 +66,9 @@ func (b *bench) liveLatency(ctx context.Context, c config, targets []target, hea
 		}
 		r.rows = append(r.rows, row{headline: head, figure: "send to receipt, " + what, unit: "ms", values: ours[i], target: targets[i],
 			limit: limit{what: "bare mirror, " + what, values: bare[i]}})
+	}
+	if synced != nil {
+		r.rows = append(r.rows, row{figure: "the p50 again", unit: "ms", values: ours[0], limit: limit{what: "fsync of one event, p50", values: synced}})
 	}
 	r.rows = append(r.rows,
 		row{figure: "CPU for each event, with its copies and its delivery", unit: "µs", values: cost},

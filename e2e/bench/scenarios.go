@@ -8,6 +8,7 @@ var scenarios = []scenario{
 	history,
 	live,
 	liveSlowDisk,
+	liveDurable,
 	many,
 	sinkFar,
 	sinkBehind,
