@@ -180,6 +180,7 @@ func (n *negotiation) hear(patience time.Duration) (negWord, error) {
 // run answers the relay until the end.
 func (n *negotiation) run(session *reconcile.Session, idle time.Duration) (*reconcile.Session, NegEnd, error) {
 	begun, stalled := time.Now(), n.s.Stalled()
+	reply, rounds, hasty := "", 0, 0
 	for answered := false; ; {
 		if time.Since(begun)-(n.s.Stalled()-stalled) > negWhole*idle {
 			return nil, NegEnd{Kind: NegBroken, Reason: fmt.Sprintf("one window took more than %s", negWhole*idle), Answered: answered}, nil
@@ -196,6 +197,13 @@ func (n *negotiation) run(session *reconcile.Session, idle time.Duration) (*reco
 			}
 			return nil, end, err
 		}
+		if w.kind == kindNegErr && rounds == 1 && hasty < negHasty && strings.EqualFold(w.text, "closed") {
+			if err := n.sayAgain(reply, negHastyPause<<hasty); err != nil {
+				return nil, NegEnd{Answered: answered}, err
+			}
+			hasty++
+			continue
+		}
 		if w.kind != kindNeg {
 			if end, ends := judgeNeg(w, answered); ends {
 				if j := ClassifyClosed(w.text); j.Verdict == Slower && j.Cause != CauseTooManyREQ {
@@ -211,7 +219,9 @@ func (n *negotiation) run(session *reconcile.Session, idle time.Duration) (*reco
 		}
 		answered = true
 		n.s.Progress()
-		reply, done, err := session.Answer(w.text)
+		var done bool
+		reply, done, err = session.Answer(w.text)
+		rounds++
 		end := NegEnd{Answered: true}
 		switch {
 		case errors.Is(err, reconcile.ErrTooMany):
@@ -223,11 +233,42 @@ func (n *negotiation) run(session *reconcile.Session, idle time.Duration) (*reco
 		case done:
 			return session, end, nil
 		}
-		if err := n.s.Send(n.ctx, []byte(`["NEG-MSG","`+n.sub+`","`+reply+`"]`)); err != nil {
-			return nil, end, fmt.Errorf("reconcile with %s: %w", n.s.URL(), err)
+		if err := n.reply(reply); err != nil {
+			return nil, end, err
 		}
-		n.alive()
 	}
+}
+
+func (n *negotiation) reply(msg string) error {
+	if err := n.s.Send(n.ctx, []byte(`["NEG-MSG","`+n.sub+`","`+msg+`"]`)); err != nil {
+		return fmt.Errorf("reconcile with %s: %w", n.s.URL(), err)
+	}
+	n.alive()
+	return nil
+}
+
+// khatru (v0.17.4) answers a NEG-OPEN before it notes the reconciliation, and says CLOSED to a message that comes back before it
+// has done so. The same message is understood a moment later, and said again up to negHasty times, after a pause that doubles.
+const (
+	negHasty      = 4
+	negHastyPause = 10 * time.Millisecond
+)
+
+// sayAgain repeats a message after a pause.
+func (n *negotiation) sayAgain(msg string, pause time.Duration) error {
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-n.s.Done():
+		return n.s.Err()
+	case <-n.ctx.Done():
+		return context.Cause(n.ctx)
+	}
+	n.mu.Lock()
+	n.ended = false
+	n.mu.Unlock()
+	return n.reply(msg)
 }
 
 // hangUp says NEG-CLOSE, unless the relay has ended it.

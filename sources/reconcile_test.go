@@ -296,10 +296,34 @@ func TestForgottenReconciliation(t *testing.T) {
 		if n.open[sub] != nil {
 			once.Do(func() {
 				answered = true
+				delete(n.open, sub)
 				c.Send(`["NEG-ERROR","` + sub + `","CLOSED"]`)
 			})
 		}
 		return answered
+	}
+	r := relaytest.New(t, relaytest.Script{Events: all, Cap: 100, Handle: n.handle})
+	in, db := newIntake(t), openState(t)
+	in.holds(had)
+	wantComplete(t, start(t, r, in, db, sources.Options{Once: true, Seen: archived{in, all}}).finished(), sources.Yes, "")
+	if p := requests(t, r, "page-"); in.count() != len(all) || len(p) > 0 {
+		t.Errorf("%d of %d events, %d pages; want all and no page", in.count(), len(all), len(p))
+	}
+}
+
+// TestHastyReconciliation: khatru answers a NEG-OPEN before it has noted the reconciliation, and says CLOSED to who is faster.
+func TestHastyReconciliation(t *testing.T) {
+	all := notes(1, 1500, 7)
+	had, _ := without(all, 13)
+	n := &reconciler{events: all}
+	tooFast := map[string]int{}
+	n.before = func(c *relaytest.Conn, sub, msg string) bool {
+		if n.open[sub] == nil || tooFast[sub] == 3 {
+			return false
+		}
+		tooFast[sub]++
+		c.Send(`["NEG-ERROR","` + sub + `","CLOSED"]`)
+		return true
 	}
 	r := relaytest.New(t, relaytest.Script{Events: all, Cap: 100, Handle: n.handle})
 	in, db := newIntake(t), openState(t)
