@@ -7,7 +7,7 @@ type node struct {
 	window
 	ids  map[event.ID]struct{} // that came when a wider window was asked for; nil: none was
 	size int                   // of that page
-	most int                   // that page asked for
+	from request               // what asked for that page
 	echo bool                  // an event dated hi must come, unless until is exclusive
 }
 
@@ -31,8 +31,8 @@ func (w *walk) tookBisect(a answer) {
 	if a.n > 0 {
 		w.barren = 0
 	}
-	if n.ids != nil && a.lacked(n.ids) {
-		w.m.cutAt(n.size, n.most)
+	if n.ids != nil && !w.settled && a.lacked(n.ids) {
+		w.m.cutAt(n.size, n.from.limit)
 	}
 	switch {
 	case size == 0 && a.total > 0 && w.full(&a):
@@ -58,7 +58,7 @@ func (w *walk) tookBisect(a answer) {
 func (w *walk) halve(n node, a answer) {
 	part := func(lo, hi int64) {
 		if lo <= hi {
-			w.stack = append(w.stack, node{window: window{lo, hi}, ids: a.ids, size: a.size(), most: w.asked.limit})
+			w.stack = append(w.stack, node{window: window{lo, hi}, ids: a.ids, size: a.size(), from: w.asked})
 		}
 	}
 	newest := min(a.newest, n.hi)

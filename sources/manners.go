@@ -6,6 +6,9 @@ const steadyAfter = 3
 // orderedAfter so many steps from one event to an older one, and none to a newer one, the relay sends the newest first.
 const orderedAfter = 20
 
+// leastCap is less than any relay is known to give at once.
+const leastCap = 20
+
 // manners are what is known of how one relay gives its pages: what its NIP-11 document says, until what comes says
 // otherwise. All walks at a relay share them.
 type manners struct {
@@ -78,6 +81,11 @@ func (w *walk) heed(a *answer) {
 
 // ordered says whether a page can be taken for the newest of its window.
 func (m *manners) ordered() bool { return m.steps >= orderedAfter }
+
+// unlikely says that a page of n can hardly have been cut off, for one that was longer has come, or because no relay gives so few.
+func (m *manners) unlikely(n, asked int) bool {
+	return n < asked && !m.thin && (m.cut == 0 || n < m.cut) && (n < leastCap || asked == m.page && 2*n < m.largest)
+}
 
 // cutAt notes that something was missing from a page of n.
 func (m *manners) cutAt(n, asked int) {

@@ -27,28 +27,30 @@ type walk struct {
 	apart   bool                      // a full page for several authors says nothing of what is older or newer
 	asked   request                   // the last
 
-	until    int64
-	echo     bool // the next page must repeat an event of the page before, dated until
-	last     map[event.ID]struct{}
-	lastSize int  // of the page before, if it was cut off should anything new come; 0: none
-	lastMost int  // that page asked for
-	fresh    int  // events of the last page that the one before did not have
-	repeats  int  // how many events the next page is expected to have in common with those before
-	lacking  bool // the page was asked for again, because it lacked some of them
-	doubted  int  // the largest page that the relay called its last and that was not believed
-	paged    bool
-	pages    int       // full ones
-	span     int64     // seconds that the last page reached back
-	top      int64     // (until, top] has been asked
-	aside    *second   // just above until, and to be decided on by what the next page brings
-	second   *second   // looked at now
-	stretch  window    // above until, and nothing of it came
-	above    int       // events that the relay has in it and below; 0: there is no stretch
-	today    int64     // hardly any events are dated later; 0: not known
-	passed   int       // stretches in a row of which nothing came
-	barren   int       // pages since an event came: of what others wrote, or of windows that the relay has more of than it gives at once
-	stack    []node    // windows to halve, the next one last
-	waiting  []*second // looked at in the end, when more is known of the relay
+	until     int64
+	echo      bool // the next page must repeat an event of the page before, dated until
+	last      map[event.ID]struct{}
+	lastSize  int     // of the page before, if it was cut off should anything new come; 0: none
+	lastAsked request // what it was
+	grown     *grown  // what waits for the page before to be asked for again; nil: nothing
+	settled   bool    // whether the page before was cut off
+	fresh     int     // events of the last page that the one before did not have
+	repeats   int     // how many events the next page is expected to have in common with those before
+	lacking   bool    // the page was asked for again, because it lacked some of them
+	doubted   int     // the largest page that the relay called its last and that was not believed
+	paged     bool
+	pages     int       // full ones
+	span      int64     // seconds that the last page reached back
+	top       int64     // (until, top] has been asked
+	aside     *second   // just above until, and to be decided on by what the next page brings
+	second    *second   // looked at now
+	stretch   window    // above until, and nothing of it came
+	above     int       // events that the relay has in it and below; 0: there is no stretch
+	today     int64     // hardly any events are dated later; 0: not known
+	passed    int       // stretches in a row of which nothing came
+	barren    int       // pages since an event came: of what others wrote, or of windows that the relay has more of than it gives at once
+	stack     []node    // windows to halve, the next one last
+	waiting   []*second // looked at in the end, when more is known of the relay
 
 	proved  windows // by the page that took digests
 	tooBig  bool    // on some page
@@ -79,6 +81,7 @@ const (
 	stepPart        // of a second
 	stepLeaf        // what cannot be split: to be reconciled, no REQ
 	stepBisect      // a window, in any order
+	stepAgain       // the page before: has it grown?
 	stepDone
 )
 
@@ -110,6 +113,8 @@ func (w *walk) step() step {
 	switch {
 	case w.astray >= maxAstray:
 		return stepDone
+	case w.grown != nil:
+		return stepAgain
 	case w.unsure.n > 0:
 		return stepProbe
 	case w.second != nil:
@@ -139,6 +144,10 @@ func (w *walk) next(most int) request {
 	r := request{step: w.step(), filter: w.filter, limit: min(w.m.page, most), small: most < w.m.page}
 	var in window
 	switch r.step {
+	case stepAgain:
+		w.asked = w.grown.before
+		w.asked.step = stepAgain
+		return w.asked
 	case stepPage:
 		in = window{w.lo, w.until}
 	case stepBisect:
@@ -172,7 +181,7 @@ func (w *walk) next(most int) request {
 func (w *walk) took(a answer) verdict {
 	w.proved, w.fresh = nil, 0
 	w.tainted = a.tooBig > 0
-	if w.asked.step != stepProbe {
+	if w.asked.step != stepProbe && w.asked.step != stepAgain {
 		w.count += a.n
 		w.tooBig = w.tooBig || w.tainted
 		w.strays = w.strays || a.stray || a.above > 0
@@ -193,10 +202,10 @@ func (w *walk) took(a answer) verdict {
 		w.doubted = max(w.doubted, a.size())
 	}
 	switch w.asked.step {
-	case stepPage:
-		w.tookPage(a)
-	case stepBisect:
-		w.tookBisect(a)
+	case stepAgain:
+		w.tookAgain(a)
+	case stepPage, stepBisect:
+		w.digest(a)
 	case stepProbe:
 		w.tookProbe(a)
 	default:
@@ -206,6 +215,24 @@ func (w *walk) took(a answer) verdict {
 		w.m.lies, w.doubted = true, 0
 	}
 	return w.verdict()
+}
+
+// digest takes a page of a window.
+func (w *walk) digest(a answer) {
+	ids, before, size := w.last, w.lastAsked, w.lastSize
+	if w.asked.step == stepBisect {
+		n := w.stack[len(w.stack)-1]
+		if ids, before, size = n.ids, n.from, n.size; !a.lacked(ids) {
+			size = 0
+		}
+	}
+	switch {
+	case w.doubt(&a, ids, before, size):
+	case w.asked.step == stepBisect:
+		w.tookBisect(a)
+	default:
+		w.tookPage(a)
+	}
 }
 
 // full says whether something may be missing from a page.
@@ -305,7 +332,7 @@ func (w *walk) tookIDs(a answer) {
 	left := w.lacks(&a)
 	w.fresh = len(w.filter.IDs) - len(left)
 	if w.lastSize > 0 && w.fresh > 0 {
-		w.m.cutAt(w.lastSize, w.lastMost)
+		w.m.cutAt(w.lastSize, w.lastAsked.limit)
 	}
 	if len(left) == 0 || !w.full(&a) {
 		w.end()
@@ -316,7 +343,7 @@ func (w *walk) tookIDs(a answer) {
 		w.end()
 		return
 	}
-	w.filter.IDs, w.lastSize, w.lastMost = left, a.size(), w.asked.limit
+	w.filter.IDs, w.lastSize, w.lastAsked = left, a.size(), w.asked
 }
 
 func (w *walk) tookPage(a answer) {
@@ -392,10 +419,10 @@ func (w *walk) tookPage(a answer) {
 		}
 		return
 	}
-	if w.lastSize > 0 && w.fresh > 0 {
-		w.m.cutAt(w.lastSize, w.lastMost)
+	if w.lastSize > 0 && w.fresh > 0 && !w.settled {
+		w.m.cutAt(w.lastSize, w.lastAsked.limit)
 	}
-	w.last, w.repeats, w.lastSize, w.lastMost = a.ids, 0, 0, most
+	w.last, w.repeats, w.lastSize, w.lastAsked = a.ids, 0, 0, w.asked
 	if a.disordered || !w.m.ordered() {
 		w.paged = true
 		if s := w.aside; s != nil {

@@ -121,6 +121,9 @@ func run(t interface{ Fatalf(string, ...any) }, m model, w *walk) walked {
 	if m.withheld != 0 {
 		again += 3 // windows of which nothing came
 	}
+	if m.order != nil || m.ignores { // halves of a window may bring what the whole did
+		again += 10
+	}
 	for !out.verdict.done {
 		if out.pages++; out.pages > 100*len(m.events)+200 {
 			t.Fatalf("no end after %d pages", out.pages)
@@ -134,7 +137,7 @@ func run(t interface{ Fatalf(string, ...any) }, m model, w *walk) walked {
 			continue
 		}
 		key := fmt.Sprint(r.filter, r.since, r.until, r.limit)
-		if asked[key] {
+		if asked[key] && r.step != stepAgain {
 			again--
 		}
 		if asked[key] = true; again < 0 {
@@ -248,7 +251,8 @@ func TestWalkProvesOnlyWhatCame(t *testing.T) {
 		}
 		want := window{lo: rapid.SampledFrom([]int64{0, 1010}).Draw(t, "since"), hi: rapid.SampledFrom([]int64{openEnd, 1030}).Draw(t, "until")}
 		known := newManners(page, sure)
-		if known.counts = m.counts; m.counts && m.caps == nil && !m.members && !m.ignores && !m.noSince && !m.hint && m.says == "" && rapid.Bool().Draw(t, "withholds") {
+		// A relay that gives two events at once, and takes some out of these, cannot be told from one that has no more.
+		if known.counts = m.counts; m.counts && m.cap > 2 && m.caps == nil && !m.members && !m.ignores && !m.noSince && !m.hint && m.says == "" && rapid.Bool().Draw(t, "withholds") {
 			m.withheld = 2
 		}
 		if m.caps != nil { // how long a page is says little then; such a relay has been seen before
@@ -361,7 +365,7 @@ func TestWalk(t *testing.T) {
 		{"three in the only second there is", model{events: append(at(5, 5, 5), stored{7, 1, 9}, stored{8, 1, 9}), cap: 100}, one, Yes, "", 0, 7, 16, nil},
 		{"three in the only second there is, and nothing to compare", model{events: at(5, 5, 5), cap: 100}, one, Unknown, unsureSecond, 0, 20, 30, []int64{5}},
 		{"ten in the only second, a cap of 3", model{events: at(5, 5, 5, 5, 5, 5, 5, 5, 5, 5), cap: 3}, one, Unknown, unsureSecond, 7, 20, 30, []int64{5}},
-		{"a cap of 7 that nobody speaks of", model{events: spread(100, 7), cap: 7}, one, Yes, "", 0, 22, 130, nil},
+		{"a cap of 7 that nobody speaks of", model{events: spread(100, 7), cap: 7}, one, Yes, "", 0, 22, 137, nil},
 		{"a cap of 1", model{events: spread(10, 7), cap: 1}, one, No, "more than 1 event in one second", 0, 170, 100, nil},
 		{"a quarter when asked for more", model{events: spread(3000, 7), cap: 300, quarter: true}, one, Yes, "", 0, 16, 3100, nil},
 		{"oldest first", model{events: spread(1500, 7), cap: 100, order: func(_ []stored, hits []int) { slices.Reverse(hits) }}, one, Yes, "", 0, 170, 9000, nil},
