@@ -286,51 +286,44 @@ func TestTooManyResults(t *testing.T) {
 	}
 }
 
-// TestForgottenReconciliation: khatru forgets one that rests for 7 s; it is begun anew.
-func TestForgottenReconciliation(t *testing.T) {
-	all := notes(1, 1500, 7)
-	had, _ := without(all, 13)
-	n := &reconciler{events: all}
-	var once sync.Once
-	n.before = func(c *relaytest.Conn, sub, msg string) (answered bool) {
-		if n.open[sub] != nil {
-			once.Do(func() {
-				answered = true
-				delete(n.open, sub)
-				c.Send(`["NEG-ERROR","` + sub + `","CLOSED"]`)
-			})
-		}
-		return answered
-	}
-	r := relaytest.New(t, relaytest.Script{Events: all, Cap: 100, Handle: n.handle})
-	in, db := newIntake(t), openState(t)
-	in.holds(had)
-	wantComplete(t, start(t, r, in, db, sources.Options{Once: true, Seen: archived{in, all}}).finished(), sources.Yes, "")
-	if p := requests(t, r, "page-"); in.count() != len(all) || len(p) > 0 {
-		t.Errorf("%d of %d events, %d pages; want all and no page", in.count(), len(all), len(p))
-	}
-}
-
-// TestHastyReconciliation: khatru answers a NEG-OPEN before it has noted the reconciliation, and says CLOSED to who is faster.
-func TestHastyReconciliation(t *testing.T) {
-	all := notes(1, 1500, 7)
-	had, _ := without(all, 13)
-	n := &reconciler{events: all}
-	tooFast := map[string]int{}
-	n.before = func(c *relaytest.Conn, sub, msg string) bool {
-		if n.open[sub] == nil || tooFast[sub] == 3 {
-			return false
-		}
-		tooFast[sub]++
-		c.Send(`["NEG-ERROR","` + sub + `","CLOSED"]`)
-		return true
-	}
-	r := relaytest.New(t, relaytest.Script{Events: all, Cap: 100, Handle: n.handle})
-	in, db := newIntake(t), openState(t)
-	in.holds(had)
-	wantComplete(t, start(t, r, in, db, sources.Options{Once: true, Seen: archived{in, all}}).finished(), sources.Yes, "")
-	if p := requests(t, r, "page-"); in.count() != len(all) || len(p) > 0 {
-		t.Errorf("%d of %d events, %d pages; want all and no page", in.count(), len(all), len(p))
+// TestClosedReconciliation: khatru forgets one that rests for 7 s, which is begun anew. It also answers a NEG-OPEN before it has
+// noted the reconciliation, and says CLOSED to who is faster, who says it again.
+func TestClosedReconciliation(t *testing.T) {
+	for name, c := range map[string]struct {
+		forgets bool
+		times   int // in all, or for each where nothing is forgotten
+	}{
+		"forgotten":     {true, 1},
+		"not noted yet": {false, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			all := notes(1, 1500, 7)
+			had, _ := without(all, 13)
+			n := &reconciler{events: all}
+			closed := map[string]int{}
+			n.before = func(conn *relaytest.Conn, sub, _ string) bool {
+				key := sub
+				if c.forgets {
+					key = ""
+				}
+				if n.open[sub] == nil || closed[key] == c.times {
+					return false
+				}
+				closed[key]++
+				if c.forgets {
+					delete(n.open, sub)
+				}
+				conn.Send(`["NEG-ERROR","` + sub + `","CLOSED"]`)
+				return true
+			}
+			r := relaytest.New(t, relaytest.Script{Events: all, Cap: 100, Handle: n.handle})
+			in, db := newIntake(t), openState(t)
+			in.holds(had)
+			wantComplete(t, start(t, r, in, db, sources.Options{Once: true, Seen: archived{in, all}}).finished(), sources.Yes, "")
+			if p := requests(t, r, "page-"); in.count() != len(all) || len(p) > 0 || len(closed) == 0 {
+				t.Errorf("%d of %d events, %d pages, %d reconciliations closed; want all, no page, and one or more", in.count(), len(all), len(p), len(closed))
+			}
+		})
 	}
 }
 
