@@ -20,7 +20,6 @@ type bench struct {
 
 	stock    *stock
 	archives map[int]bool // that archiveOf has made
-	newCPU   []float64    // µs for a new event, as scenario new found them
 	// Processes of relays, and of what the program is held against.
 	sourceHost, sinkHost, limits *remote
 

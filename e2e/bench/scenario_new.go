@@ -31,7 +31,6 @@ var newEvents = scenario{
 				return r, err
 			}
 			cost = append(cost, micros(got.cpu-idle.cpu, n))
-			b.newCPU = cost
 			rate = append(rate, float64(n)/got.lasted.Seconds())
 			rss = append(rss, got.peak)
 			disk = append(disk, float64(got.disk)/float64(n))
@@ -85,18 +84,15 @@ func (b *bench) fetch(ctx context.Context, c config, n int) (f fetched, err erro
 	return f, err
 }
 
-// newCost is what a new event takes in µs: as scenario new found it, or measured now.
+// newCost is the processor time that a new event takes in a backfill of n, in µs.
 func (b *bench) newCost(ctx context.Context, n int) (float64, error) {
-	if b.newCPU == nil {
-		idle, err := b.backfill(ctx, 0)
-		if err != nil {
-			return 0, err
-		}
-		got, err := b.backfill(ctx, n)
-		if err != nil {
-			return 0, err
-		}
-		b.newCPU = []float64{micros(got.cpu-idle.cpu, n)}
+	idle, err := b.backfill(ctx, 0)
+	if err != nil {
+		return 0, err
 	}
-	return spreadOf(b.newCPU).median, nil
+	got, err := b.backfill(ctx, n)
+	if err != nil {
+		return 0, err
+	}
+	return micros(got.cpu-idle.cpu, n), nil
 }
