@@ -242,7 +242,7 @@ func (r *rig) barrier() {
 		if err != nil {
 			r.Fatalf("barrier's answer: %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		r.Fatalf("no answer to a barrier; status %+v", r.Status())
 	}
 }
@@ -262,7 +262,7 @@ func (r *rig) end(want error) {
 			r.Errorf("Run: %v", err)
 		}
 		r.done <- err
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		r.Fatalf("Run does not end; status %+v", r.Status())
 	}
 	r.cancel()

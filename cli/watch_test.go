@@ -114,8 +114,8 @@ func TestFileWatch(t *testing.T) {
 				t.Helper()
 				select {
 				case <-changed:
-				case <-time.After(20 * time.Second):
-					t.Fatalf("step %d: not told within 20 s", step)
+				case <-time.After(time.Minute):
+					t.Fatalf("step %d: not told within a minute", step)
 				}
 			}
 			told(0) // what changed before the watch
@@ -167,8 +167,8 @@ func TestHangupUnderNohup(t *testing.T) {
 	}
 	select {
 	case <-r.hup:
-	case <-time.After(20 * time.Second):
-		t.Error("no reload within 20 s of a SIGHUP")
+	case <-time.After(time.Minute):
+		t.Error("no reload within a minute of a SIGHUP")
 	}
 	stop()
 }

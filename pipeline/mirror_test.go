@@ -107,8 +107,8 @@ func (r *rig) end() (report.Status, error) {
 	var err error
 	select {
 	case err = <-r.ended:
-	case <-time.After(30 * time.Second):
-		r.t.Fatal("Run has not returned within 30 s")
+	case <-time.After(time.Minute):
+		r.t.Fatal("Run has not returned within a minute")
 	}
 	s := r.m.Status()
 	if cerr := r.store.Close(); cerr != nil {
@@ -132,10 +132,10 @@ func (r *rig) stop() report.Status {
 
 func (r *rig) eventually(what string, ok func(report.Status) bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok(r.m.Status()) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("within 20 s: %s; %+v", what, r.m.Status())
+			r.t.Fatalf("within a minute: %s; %+v", what, r.m.Status())
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

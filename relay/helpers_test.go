@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what must happen; it only runs out when a test fails.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // quick settings: reconnects within milliseconds, timeouts as by default.
 func quick() relay.Settings {

@@ -223,10 +223,10 @@ func (r *Relay) Send(frame string) {
 	}
 }
 
-// Wait blocks until cond holds, looking again at each thing that happens at the relay, and fails the test after 10 s.
+// Wait blocks until cond holds, looking again at each thing that happens at the relay, and fails the test after a minute.
 func (r *Relay) Wait(what string, cond func() bool) {
 	r.t.Helper()
-	end := time.NewTimer(10 * time.Second)
+	end := time.NewTimer(time.Minute)
 	defer end.Stop()
 	for {
 		r.mu.Lock()
@@ -239,7 +239,7 @@ func (r *Relay) Wait(what string, cond func() bool) {
 		case <-change:
 		case <-time.After(20 * time.Millisecond): // cond may look at something that is not the relay's
 		case <-end.C:
-			r.t.Fatalf("%s did not come to pass within 10 s", what)
+			r.t.Fatalf("%s did not come to pass within a minute", what)
 		}
 	}
 }

@@ -238,7 +238,7 @@ func (r *rig) settled() {
 // await waits for cond.
 func (r *rig) await(what string, cond func(Status) bool) {
 	r.t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if cond(r.sink.Status()) {
 			return
 		}

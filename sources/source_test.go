@@ -133,7 +133,7 @@ func (k *intake) how(ev string) record.How {
 // until waits for cond, looked at after each thing that reaches the intake.
 func (k *intake) until(what string, cond func() bool) {
 	k.t.Helper()
-	deadline := time.After(15 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		k.mu.Lock()
 		changed := k.changed
@@ -145,7 +145,7 @@ func (k *intake) until(what string, cond func() bool) {
 		case <-changed:
 		case <-time.After(20 * time.Millisecond):
 		case <-deadline:
-			k.t.Fatalf("%s did not come to pass within 15 s (%d events are in)", what, k.count())
+			k.t.Fatalf("%s did not come to pass within a minute (%d events are in)", what, k.count())
 		}
 	}
 }
@@ -236,8 +236,8 @@ func (g *rig) finished() sources.Status {
 		if err != nil {
 			g.t.Errorf("the link ended: %v", err)
 		}
-	case <-time.After(30 * time.Second):
-		g.t.Fatal("a one-shot source did not end within 30 s")
+	case <-time.After(2 * time.Minute):
+		g.t.Fatal("a one-shot source did not end within 2 minutes")
 	}
 	return g.source.Status()
 }
