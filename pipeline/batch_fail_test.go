@@ -72,17 +72,7 @@ func TestBatchEndsInTheMiddle(t *testing.T) {
 					t.Errorf("event %d is %v (%v), want %v", i, got, err, want[i])
 				}
 			}
-			w.log.write(10)
-			w.log.sync()
-			select {
-			case err := <-answer:
-				t.Errorf("the barrier was answered %v, want no answer", err)
-			default:
-			}
-			if n := door.Tally.New.Load(); n != 2 {
-				t.Errorf("%d events count as archived, want 2", n)
-			}
-			w.idle(t)
+			w.cutOff(t, answer, door, 2)
 		})
 	}
 }

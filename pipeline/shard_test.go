@@ -154,11 +154,29 @@ func (w *workshop) frame(door *sources.Door, raw string, live bool) sources.Fram
 
 // idle fails unless every byte of the budget is back.
 func (w *workshop) idle(t rapid.TB) {
+	t.Helper()
 	if !w.budget.whole.TryAcquire(budgetBytes) || !w.budget.history.TryAcquire(historyBytes) {
 		t.Fatal("bytes in flight were not given back")
 	}
 	w.budget.whole.Release(budgetBytes)
 	w.budget.history.Release(historyBytes)
+}
+
+// cutOff fails unless shards that were cut off let no barrier pass, though the log makes durable all that it was handed, and what they
+// dropped counts nowhere: archived events of the door, and no byte of the budget.
+func (w *workshop) cutOff(t *testing.T, barrier <-chan error, door *sources.Door, archived int64) {
+	t.Helper()
+	w.log.write(len(w.log.queue))
+	w.log.sync()
+	select {
+	case err := <-barrier:
+		t.Errorf("the barrier was answered %v, want no answer", err)
+	default:
+	}
+	if n := door.Tally.New.Load(); n != archived {
+		t.Errorf("%d events count as archived, want %d", n, archived)
+	}
+	w.idle(t)
 }
 
 func parsedID(t rapid.TB, raw string) event.ID {
@@ -230,17 +248,7 @@ func TestNoBarrierBehindADroppedEvent(t *testing.T) {
 	if err := s.wait(t.Context()); err != nil {
 		t.Errorf("a shard that was cancelled: %v, want nil", err)
 	}
-	w.log.write(10)
-	w.log.sync()
-	select {
-	case err := <-answer:
-		t.Errorf("the barrier was answered %v, want no answer", err)
-	default:
-	}
-	if n := door.Tally.New.Load(); n != 0 {
-		t.Errorf("%d events count as archived, want 0", n)
-	}
-	w.idle(t)
+	w.cutOff(t, answer, door, 0)
 }
 
 // Whatever way an offer ends, its bytes are given back.
