@@ -28,17 +28,50 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// testLog stands for the archive: records in order, readers that wait at the end.
-type testLog struct {
+// growing is what a log and its readers share: the log's lock, and how a reader at the end hears that there is more.
+type growing struct {
 	mu    sync.Mutex
-	recs  []record.Record
-	end   place.Place
-	next  uint64
-	grown chan struct{}
-	told  func([]record.Record) // of new records, before they can be read; or nil
+	grown chan struct{} // closed when there is more; nil: nobody waits
 }
 
-func newLog() *testLog { return &testLog{end: place.Make(1, 0), grown: make(chan struct{})} }
+// grewLocked wakes the readers that wait.
+func (g *growing) grewLocked() {
+	if g.grown != nil {
+		close(g.grown)
+		g.grown = nil
+	}
+}
+
+// wait is Next of a reader of the log.
+func (g *growing) wait(ctx context.Context, r Reader) (record.Record, error) {
+	for {
+		g.mu.Lock()
+		if g.grown == nil {
+			g.grown = make(chan struct{})
+		}
+		grown := g.grown
+		g.mu.Unlock()
+		if rec, ok, err := r.TryNext(); ok || err != nil {
+			return rec, err
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return record.Record{}, ctx.Err()
+		}
+	}
+}
+
+// testLog stands for the archive: records in order, readers that wait at the end.
+type testLog struct {
+	growing
+	recs []record.Record
+	end  place.Place
+	next uint64
+	told func([]record.Record) // of new records, before they can be read; or nil
+}
+
+func newLog() *testLog { return &testLog{end: place.Make(1, 0)} }
 
 func (l *testLog) add(t testing.TB, origin record.Origin, lines ...string) {
 	t.Helper()
@@ -57,8 +90,7 @@ func (l *testLog) add(t testing.TB, origin record.Origin, lines ...string) {
 	if l.told != nil {
 		l.told(l.recs[len(l.recs)-len(lines):])
 	}
-	close(l.grown)
-	l.grown = make(chan struct{})
+	l.grewLocked()
 }
 
 // blank lets an ordinal pass that no line holds.
@@ -97,21 +129,7 @@ func (r *testReader) TryNext() (record.Record, bool, error) {
 	return r.log.recs[r.at-1], true, nil
 }
 
-func (r *testReader) Next(ctx context.Context) (record.Record, error) {
-	for {
-		r.log.mu.Lock()
-		grown := r.log.grown
-		r.log.mu.Unlock()
-		if rec, ok, err := r.TryNext(); ok || err != nil {
-			return rec, err
-		}
-		select {
-		case <-grown:
-		case <-ctx.Done():
-			return record.Record{}, ctx.Err()
-		}
-	}
-}
+func (r *testReader) Next(ctx context.Context) (record.Record, error) { return r.log.wait(ctx, r) }
 
 func (r *testReader) Close() error { return nil }
 

@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/gorilla/websocket"
@@ -121,15 +120,13 @@ func answerOK(w http.ResponseWriter, r *http.Request) {
 
 // endless is an archive that has the same events again and again, each time under another ordinal.
 type endless struct {
+	growing
 	events []event.Event
-
-	mu    sync.Mutex
-	next  uint64
-	grown chan struct{}
+	next   uint64
 }
 
 func newEndless(b *testing.B) *endless {
-	l := &endless{grown: make(chan struct{})}
+	l := &endless{}
 	for _, line := range bare(2000) {
 		var e event.Event
 		if err := event.Parse([]byte(line), &e); err != nil {
@@ -144,8 +141,7 @@ func (l *endless) grow(n int) (end uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.next += uint64(n)
-	close(l.grown)
-	l.grown = make(chan struct{})
+	l.grewLocked()
 	return l.next
 }
 
@@ -175,20 +171,6 @@ func (r *endlessReader) TryNext() (record.Record, bool, error) {
 	return record.Record{Place: r.log.place(n), End: r.log.place(n + 1), Ordinal: n, Event: r.log.events[n%uint64(len(r.log.events))]}, true, nil
 }
 
-func (r *endlessReader) Next(ctx context.Context) (record.Record, error) {
-	for {
-		r.log.mu.Lock()
-		grown := r.log.grown
-		r.log.mu.Unlock()
-		if rec, ok, err := r.TryNext(); ok || err != nil {
-			return rec, err
-		}
-		select {
-		case <-grown:
-		case <-ctx.Done():
-			return record.Record{}, ctx.Err()
-		}
-	}
-}
+func (r *endlessReader) Next(ctx context.Context) (record.Record, error) { return r.log.wait(ctx, r) }
 
 func (r *endlessReader) Close() error { return nil }
