@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/klauspost/compress/zstd"
 
 	"rebroadcastr/archive"
 	"rebroadcastr/event"
@@ -245,191 +241,6 @@ func TestLinesOfAnyLength(t *testing.T) {
 	}
 }
 
-// seal does what sealing will do to the files of segment base.
-func seal(t *testing.T, dir, base string, keepText bool) {
-	t.Helper()
-	for from, to := range map[string]string{".jsonl": ".jsonl.zst", ".origin": ".origin.zst"} {
-		out, err := os.Create(filepath.Join(dir, base+to))
-		if err != nil {
-			t.Fatal(err)
-		}
-		enc, err := zstd.NewWriter(out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := enc.Write([]byte(read(t, filepath.Join(dir, base+from)))); err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(enc.Close(), out.Close()); err != nil {
-			t.Fatal(err)
-		}
-		if !keepText {
-			if err := os.Remove(filepath.Join(dir, base+from)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-}
-
-func TestSealedSegments(t *testing.T) {
-	for _, stateLost := range []bool{false, true} {
-		o := onDisk(t)
-		o.SegmentBytes = 40_000
-		r := start(t, o)
-		r.inGroups(upTo(500)...)
-		r.stop()
-		all, _ := scan(t, nil, o.Dir)
-		names := glob(t, o.Dir, "*.jsonl")
-		for i, name := range names {
-			seal(t, o.Dir, strings.TrimSuffix(name, ".jsonl"), i == 1) // one has both
-		}
-		if stateLost {
-			o.State = nil
-		}
-		a := opened(t, o)
-		recs := readAll(t, a, place.Place{})
-		wantEvents(t, "reader", recs, upTo(500))
-		wantOrdinals(t, recs, 0)
-		for _, n := range []int{3, 250, 499} {
-			recs := readAll(t, a, all[n].Place)
-			wantEvents(t, fmt.Sprintf("reader from event %d", n), recs, between(n, 500))
-			wantOrdinals(t, recs, uint64(n))
-		}
-		if end, next := a.End(); end != all[499].End || next != 500 {
-			t.Errorf("end is %s, ordinal %d, want %s and 500", end, next, all[499].End)
-		}
-		if err := a.Close(); err != nil {
-			t.Error(err)
-		}
-		recs, damaged := scan(t, nil, o.Dir)
-		wantEvents(t, "scan", recs, upTo(500))
-		if len(damaged) > 0 {
-			t.Errorf("scan found damage: %v", damaged)
-		}
-		if stateLost {
-			continue
-		}
-		r = start(t, o)
-		r.append(500)
-		r.stop()
-		recs, _ = scan(t, nil, o.Dir)
-		wantEvents(t, "with one more", recs, upTo(501))
-	}
-}
-
-func TestScanSaysThatASealedSegmentIsCut(t *testing.T) {
-	o := onDisk(t)
-	r := start(t, o)
-	r.append(upTo(50)...)
-	r.stop()
-	base := strings.TrimSuffix(glob(t, o.Dir, "*.jsonl")[0], ".jsonl")
-	seal(t, o.Dir, base, false)
-	sealed := filepath.Join(o.Dir, base+".jsonl.zst")
-	write(t, sealed, read(t, sealed)[:200])
-	var failed error
-	for _, err := range archive.Scan(t.Context(), o.Dir, archive.ScanOptions{}) {
-		failed = err
-	}
-	if failed == nil {
-		t.Error("the scan ended as if that was all")
-	}
-}
-
-// A scan beside a running writer, over segments that come while it runs.
-func TestScanBesideTheWriter(t *testing.T) {
-	o := onDisk(t)
-	o.SegmentBytes = 20_000
-	r := start(t, o)
-	r.append(0)
-	r.barrier()
-	const events = 6000
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for n := 1; n < events; n++ {
-			if err := r.Append(t.Context(), makeEvent(n, n%300), originOf(n)); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	}()
-	for running := true; running; {
-		select {
-		case <-done:
-			r.barrier()
-			running = false // and once more, to the end
-		default:
-		}
-		r.index.mu.Lock()
-		least := len(r.index.places)
-		r.index.mu.Unlock()
-		n := 0
-		for rec, err := range archive.Scan(t.Context(), o.Dir, archive.ScanOptions{}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			if rec.Ordinal != uint64(n) || rec.Event.ID != ids(n) {
-				t.Fatalf("record %d of the scan has ordinal %d", n, rec.Ordinal)
-			}
-			n++
-		}
-		if n < least {
-			t.Errorf("a scan saw %d events, %d were there before it began", n, least)
-		}
-	}
-	r.stop()
-}
-
-func TestScanFromAPlaceAndItsEnds(t *testing.T) {
-	o := onDisk(t)
-	r := start(t, o)
-	r.append(upTo(20)...)
-	r.stop()
-	all, _ := scan(t, nil, o.Dir)
-	var recs []record.Record
-	for rec, err := range archive.Scan(t.Context(), o.Dir, archive.ScanOptions{From: all[12].Place}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		recs = append(recs, rec)
-	}
-	wantEvents(t, "from a place", recs, between(12, 20))
-	wantOrdinals(t, recs, 12)
-	n := 0
-	for range archive.Scan(t.Context(), o.Dir, archive.ScanOptions{}) {
-		if n++; n == 3 {
-			break
-		}
-	}
-	if n != 3 {
-		t.Errorf("a scan that is left after 3 records gave %d", n)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for _, err := range archive.Scan(ctx, o.Dir, archive.ScanOptions{}) {
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("a scan whose context has ended gives %v", err)
-		}
-	}
-	for _, err := range archive.Scan(t.Context(), filepath.Join(o.Dir, "no"), archive.ScanOptions{}) {
-		if !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("a scan of nothing gives %v", err)
-		}
-	}
-	text := filepath.Join(o.Dir, glob(t, o.Dir, "*.jsonl")[0])
-	content := read(t, text)
-	write(t, text, content[:len(content)-5]) // a line that is being written
-	recs, damaged := scan(t, nil, o.Dir)
-	if len(recs) != 19 || len(damaged) > 0 {
-		t.Errorf("with half a line at the end: %d events, %d damaged, want 19 and none", len(recs), len(damaged))
-	}
-	write(t, text, "#"+content[1:])
-	recs, damaged = scan(t, nil, o.Dir)
-	if len(recs) != 19 || len(damaged) != 1 || damaged[0].Offset != 0 {
-		t.Errorf("with a bad first line: %d events, damaged %v, want 19 and the line at byte 0", len(recs), damaged)
-	}
-}
-
 func TestReadErrorsCanBeRepeated(t *testing.T) {
 	d := newDisk()
 	r := start(t, archive.Options{Dir: "/a", FS: d, Sync: time.Hour})
@@ -459,49 +270,4 @@ func TestReadErrorsCanBeRepeated(t *testing.T) {
 		}
 	}
 	r.stop()
-}
-
-func withOrigins(recs []record.Record, ns ...int) []record.Record {
-	out := append([]record.Record(nil), recs...)
-	for i := range out {
-		if i < len(ns) && out[i].Origin == (record.Origin{}) {
-			out[i].Origin = originOf(ns[i])
-		}
-	}
-	return out
-}
-
-// Segments are sealed under the feet of a reader and of a scan.
-func TestSealedWhileBeingRead(t *testing.T) {
-	o := onDisk(t)
-	o.SegmentBytes = 20_000
-	r := start(t, o)
-	r.inGroups(upTo(300)...)
-	r.stop()
-	a := opened(t, o)
-	defer a.Close()
-	reader := a.Reader(place.Place{})
-	defer reader.Close()
-	var read []record.Record
-	for rec, err := range archive.Scan(t.Context(), o.Dir, archive.ScanOptions{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		read = append(read, rec)
-		if len(read) == 10 {
-			if _, err := reader.Next(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			for _, name := range glob(t, o.Dir, "*.jsonl") {
-				seal(t, o.Dir, strings.TrimSuffix(name, ".jsonl"), false)
-			}
-		}
-	}
-	wantEvents(t, "scan", read, upTo(300))
-	for n := 1; n < 300; n++ {
-		rec, ok, err := reader.TryNext()
-		if err != nil || !ok || rec.Ordinal != uint64(n) || rec.Event.ID != ids(n) {
-			t.Fatalf("reader at event %d: ordinal %d, %v, %v", n, rec.Ordinal, ok, err)
-		}
-	}
 }
