@@ -207,25 +207,7 @@ func TestPanicEndsTheLink(t *testing.T) {
 
 // TestRetryOneDuringTrials: an operator who asks again and again for a parked event that kills does not save it.
 func TestRetryOneDuringTrials(t *testing.T) {
-	var armed atomic.Bool
-	r := newRig(t, relaytest.Script{Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
-		if m.Label != "EVENT" || !strings.Contains(m.Raw, "kill") {
-			return false
-		}
-		if armed.Load() {
-			c.Drop()
-		} else {
-			c.Send(`["OK","` + relaytest.ID(kill(1)) + `",false,"error: try again"]`)
-		}
-		return true
-	}})
-	r.o.Retry = time.Hour
-	lines := notes(20)
-	r.log.add(t, record.Origin{}, kill(1))
-	r.log.add(t, record.Origin{}, lines...)
-	r.start()
-	r.settled()
-	armed.Store(true)
+	r, lines := parkedPoison(t, time.Hour)
 	r.await("the conviction", func(st Status) bool {
 		if st.Counters.Rejected["poison"] == 1 {
 			return true

@@ -140,10 +140,11 @@ func TestPoisonFirst(t *testing.T) {
 	}
 }
 
-// TestParkedPoison: an event that waited for its own sake can be poison as well.
-func TestParkedPoison(t *testing.T) {
+// parkedPoison is a sink in which an event is parked that ends each connection from here on, and the other events, which are delivered.
+func parkedPoison(t *testing.T, retry time.Duration) (r *rig, lines []string) {
+	t.Helper()
 	var armed atomic.Bool
-	r := newRig(t, relaytest.Script{Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+	r = newRig(t, relaytest.Script{Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
 		if m.Label != "EVENT" || !strings.Contains(m.Raw, "kill") {
 			return false
 		}
@@ -154,13 +155,19 @@ func TestParkedPoison(t *testing.T) {
 		}
 		return true
 	}})
-	r.o.Retry = 200 * time.Millisecond
-	lines := notes(20)
+	r.o.Retry = retry
+	lines = notes(20)
 	r.log.add(t, record.Origin{}, kill(1))
 	r.log.add(t, record.Origin{}, lines...)
 	r.start()
 	r.settled()
 	armed.Store(true)
+	return r, lines
+}
+
+// TestParkedPoison: an event that waited for its own sake can be poison as well.
+func TestParkedPoison(t *testing.T) {
+	r, lines := parkedPoison(t, 200*time.Millisecond)
 	r.await("the conviction", func(st Status) bool { return st.Counters.Rejected["poison"] == 1 })
 	if st := r.sink.Status(); st.Counters.Parked != 0 || st.Counters.ParkedErrors != 0 {
 		t.Fatalf("parked %d, of these for errors %d; want none", st.Counters.Parked, st.Counters.ParkedErrors)
