@@ -109,12 +109,12 @@ func BenchmarkStageAppend(b *testing.B) {
 	}
 }
 
-// BenchmarkStageTailRead is a reader that is behind: the events come from the segments.
-func BenchmarkStageTailRead(b *testing.B) {
-	evs := prepared(20_000)
+// inFiles is an archive of the events, all durable, that is read from its files alone; end stops it.
+func inFiles(b *testing.B, evs []event.Event) (a *archive.Archive, end func()) {
+	b.Helper()
 	o := benchOptions(b, time.Second)
 	o.Ring = -1 // from the files
-	a, end := running(b, o)
+	a, end = running(b, o)
 	for i := range evs {
 		if err := a.Append(b.Context(), evs[i], originOf(i)); err != nil {
 			b.Fatal(err)
@@ -124,6 +124,13 @@ func BenchmarkStageTailRead(b *testing.B) {
 	if err := errors.Join(a.Barrier(b.Context(), answer), <-answer); err != nil {
 		b.Fatal(err)
 	}
+	return a, end
+}
+
+// BenchmarkStageTailRead is a reader that is behind: the events come from the segments.
+func BenchmarkStageTailRead(b *testing.B) {
+	evs := prepared(20_000)
+	a, end := inFiles(b, evs)
 	reader := a.Reader(place.Place{})
 	b.SetBytes(int64(len(evs[0].Line)))
 	b.ReportAllocs()
@@ -165,18 +172,7 @@ func BenchmarkRecover(b *testing.B) {
 // One event by its place, as of what is sent again, or supersedes another.
 func BenchmarkReadOne(b *testing.B) {
 	evs := prepared(20_000)
-	o := benchOptions(b, time.Second)
-	o.Ring = -1 // from the files
-	a, end := running(b, o)
-	for i := range evs {
-		if err := a.Append(b.Context(), evs[i], originOf(i)); err != nil {
-			b.Fatal(err)
-		}
-	}
-	answer := make(chan error, 1)
-	if err := errors.Join(a.Barrier(b.Context(), answer), <-answer); err != nil {
-		b.Fatal(err)
-	}
+	a, end := inFiles(b, evs)
 	all := readAll(b, a, place.Place{})
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n += 7919 {
