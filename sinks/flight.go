@@ -16,7 +16,7 @@ const noOrdinal = math.MaxUint64
 type flight struct {
 	item
 	seq     uint64
-	control bool // not the ledger's business
+	control bool // not the ledger's business: nothing of it waits
 	id      event.ID
 	author  event.PubKey
 	created int64
@@ -75,7 +75,7 @@ func (a *attempt) landLocked(f *flight) {
 	a.order.remove(f)
 	delete(a.sent, f.id)
 	a.bytes -= f.bytes
-	if f.control {
+	if a.control == f {
 		a.control = nil
 	}
 	if a.s.inFlight = len(a.sent); len(a.sent) == 0 {

@@ -122,7 +122,7 @@ func TestDuplicatesAreNotAnswered(t *testing.T) {
 }
 
 // TestSecondCopyOfTheControl: the archive holds an event twice, and the second line's turn comes while the first one is out as the
-// control.
+// control. One answer is for both, and the session goes on waiting for it.
 func TestSecondCopyOfTheControl(t *testing.T) {
 	var asked atomic.Pointer[relaytest.Conn]
 	var times atomic.Int64
@@ -137,19 +137,28 @@ func TestSecondCopyOfTheControl(t *testing.T) {
 		}
 		return false
 	}})
-	r.o.Settings.OK = 200 * time.Millisecond
+	r.o.Settings.OK = time.Hour
+	var ahead atomic.Int64
+	r.o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	r.o.Retry = time.Hour
 	r.log.add(t, record.Origin{}, twin)
 	r.start()
 	r.settled()
 	r.log.add(t, record.Origin{}, relaytest.Sign(relaytest.Key(1), 1, day, nil, "mute"))
+	r.await("the mute one", func(st Status) bool { return st.Session.Sent == 2 })
+	ahead.Store(int64(61 * time.Minute))
+	r.sink.nudge()
 	r.await("the control", func(Status) bool { return asked.Load() != nil })
 	r.log.add(t, record.Origin{}, twin)
-	r.await("the second line's turn", func(st Status) bool { return st.Session.Sent >= 3 })
+	second := r.rec(2)
+	r.await("the second line's turn", func(Status) bool { _, sent := r.sink.sentAt(second); return sent })
 	asked.Load().Send(`["OK","` + relaytest.ID(twin) + `",true,"duplicate:"]`)
 	r.settled()
-	if st := r.sink.Status(); st.Counters.SkippedTotal() != 0 || st.Counters.Delivered+st.Counters.Duplicate != 2 || st.Counters.Parked != 1 {
-		t.Errorf("%+v, want both lines delivered and the mute one parked", st.Counters)
+	if st := r.sink.Status(); st.Counters.SkippedTotal() != 0 || st.Counters.Delivered+st.Counters.Duplicate != 2 || st.Counters.Parked != 1 || times.Load() != 2 {
+		t.Errorf("%+v, the twin was sent %d times; want both lines delivered in two, and the mute one parked", st.Counters, times.Load())
+	}
+	if n := r.relay.Accepted(); n != 1 {
+		t.Errorf("%d connections, want one", n)
 	}
 }
 

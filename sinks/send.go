@@ -24,18 +24,15 @@ func (a *attempt) send() error {
 		s.mu.Unlock()
 		return nil
 	}
-	other := a.sent[d.id]
-	switch {
-	case other == nil:
-	case other.control:
-		a.landLocked(other) // its OK is as good for this one
-	default:
-		// The log holds it twice: the first line was withdrawn after we read it. The later one stands.
-		older := other.item
-		other.item = d.item
+	if other := a.sent[d.id]; other != nil {
+		// The log holds it twice, and the relay is to answer one of the two: its OK is for this line.
+		older, control := other.item, other.control
+		other.item, other.author, other.created, other.lesson, other.control = d.item, d.author, d.created, d.lesson, false
 		s.mu.Unlock()
-		s.ledger.Skip(older, SkipWithdrawn)
-		a.release(older)
+		if !control { // the first line was withdrawn after we read it
+			s.ledger.Skip(older, SkipWithdrawn)
+			a.release(older)
+		}
 		a.hand = nil
 		return nil
 	}
