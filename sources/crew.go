@@ -193,7 +193,7 @@ func (c *crew) begin(t *task) {
 	f := t.group.filter
 	f.Kinds = c.v.s.shown(f.Kinds)
 	w := newWalk(f, t.window, c.v.manners())
-	w.whole = len(f.IDs) > 0
+	w.whole, w.limited = len(f.IDs) > 0, c.v.s.o.Limit > 0
 	if len(f.Authors) > 0 {
 		w.authors = make(map[event.PubKey]struct{}, len(f.Authors))
 		for _, key := range f.Authors {
@@ -248,8 +248,8 @@ func (c *crew) land(l landing) error {
 	w.late = w.late || v.late.Load()-t.late > maxLate
 	var end verdict
 	switch {
-	case !l.end.eose && (probed || t.request.step == stepPart && tooWide(l.end)):
-		end = w.failed()
+	case !l.end.eose && (probed || t.request.step == stepPart && tooWide(l.end) || t.request.step == stepAgain && t.tries > 0):
+		end = w.failed() // it goes on without
 	case tooWide(l.end) && v.s.narrow(t.group, l.end.reason):
 		t.walk, t.tries = nil, 0
 		c.waiting = append(c.waiting, t)

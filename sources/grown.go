@@ -11,12 +11,13 @@ type grown struct {
 	before  request
 	size    int // of the earlier page
 	gained  []event.ID
+	doubted int // walk.doubted before the page that waits
 }
 
 // doubt puts a page aside that would show that the page before, of size events, was cut off, where that is unlikely. ids are what that
 // one held.
-func (w *walk) doubt(a *answer, ids map[event.ID]struct{}, before request, size int) bool {
-	if size == 0 || w.settled || w.whole || w.apart || a.finish || a.many || !w.m.unlikely(size, before.limit) {
+func (w *walk) doubt(a *answer, ids map[event.ID]struct{}, before request, size, doubted int) bool {
+	if size == 0 || w.settled || w.limited || w.whole || w.apart || a.finish || a.many || !w.m.unlikely(size, before.limit) {
 		return false
 	}
 	var gained []event.ID
@@ -28,7 +29,7 @@ func (w *walk) doubt(a *answer, ids map[event.ID]struct{}, before request, size 
 	if len(gained) == 0 {
 		return false
 	}
-	w.grown = &grown{answer: *a, asked: w.asked, tainted: w.tainted, before: before, size: size, gained: gained}
+	w.grown = &grown{answer: *a, asked: w.asked, tainted: w.tainted, before: before, size: size, gained: gained, doubted: doubted}
 	return true
 }
 
@@ -45,6 +46,6 @@ func (w *walk) tookAgain(a answer) {
 		w.m.cutAt(g.size, g.before.limit)
 	}
 	w.settled = true
-	w.digest(g.answer)
+	w.digest(g.answer, g.doubted)
 	w.settled = false
 }

@@ -82,9 +82,9 @@ func (w *walk) heed(a *answer) {
 // ordered says whether a page can be taken for the newest of its window.
 func (m *manners) ordered() bool { return m.steps >= orderedAfter }
 
-// unlikely says that a page of n can hardly have been cut off, for one that was longer has come, or because no relay gives so few.
+// unlikely says that a page of n can hardly have been cut off, because no relay gives so few.
 func (m *manners) unlikely(n, asked int) bool {
-	return n < asked && !m.thin && (m.cut == 0 || n < m.cut) && (n < leastCap || asked == m.page && 2*n < m.largest)
+	return n < min(asked, leastCap) && !m.thin && (m.cut == 0 || n < m.cut)
 }
 
 // cutAt notes that something was missing from a page of n.

@@ -159,6 +159,8 @@ func (w *walk) failed() verdict {
 	case stepProbe:
 		w.m.probe(0, w.asked.limit)
 		w.probed()
+	case stepAgain:
+		w.tookAgain(answer{})
 	case stepLeaf:
 		w.miss()
 	case stepPart: // it asks for too much

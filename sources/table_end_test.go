@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +50,18 @@ func endRows() (rows []row) {
 		frames[len(frames)-1] = `["EOSE","` + q.Sub + `",{"cursor":7},null,["finish"]]`
 		return frames
 	}}, complete: sources.Yes, wire: 440})
+	asked := make(map[string]bool)
+	var mu sync.Mutex
+	add(row{name: "CLOSED to what was answered before", events: spread(40), script: relaytest.Script{Cap: 7, Closed: func(_ string, fs []nostr.Filter) string {
+		mu.Lock()
+		defer mu.Unlock()
+		key := fs[0].String()
+		if asked[key] {
+			return "error: you have just asked that"
+		}
+		asked[key] = true
+		return ""
+	}}, complete: sources.Yes, again: 2})
 	add(row{name: "EOSE never", script: relaytest.Script{NoEOSE: true}, o: brisk, complete: sources.No, text: "8 tries: silent for", missing: 250, again: 7, wire: 440})
 	add(row{name: "EOSE never, of the third page", script: relaytest.Script{Answer: answer(from(3), func(_ relaytest.Query, frames []string) []string {
 		return frames[:len(frames)-1]

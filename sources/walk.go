@@ -33,6 +33,7 @@ type walk struct {
 	lastSize  int     // of the page before, if it was cut off should anything new come; 0: none
 	lastAsked request // what it was
 	grown     *grown  // what waits for the page before to be asked for again; nil: nothing
+	limited   bool    // by --limit: no page is asked for again, which might bring more than that
 	settled   bool    // whether the page before was cut off
 	fresh     int     // events of the last page that the one before did not have
 	repeats   int     // how many events the next page is expected to have in common with those before
@@ -203,9 +204,10 @@ func (w *walk) took(a answer) verdict {
 	}
 	switch w.asked.step {
 	case stepAgain:
+		doubted = w.grown.doubted // not what the page that waits says itself
 		w.tookAgain(a)
 	case stepPage, stepBisect:
-		w.digest(a)
+		w.digest(a, doubted)
 	case stepProbe:
 		w.tookProbe(a)
 	default:
@@ -218,7 +220,7 @@ func (w *walk) took(a answer) verdict {
 }
 
 // digest takes a page of a window.
-func (w *walk) digest(a answer) {
+func (w *walk) digest(a answer, doubted int) {
 	ids, before, size := w.last, w.lastAsked, w.lastSize
 	if w.asked.step == stepBisect {
 		n := w.stack[len(w.stack)-1]
@@ -227,7 +229,7 @@ func (w *walk) digest(a answer) {
 		}
 	}
 	switch {
-	case w.doubt(&a, ids, before, size):
+	case w.doubt(&a, ids, before, size, doubted):
 	case w.asked.step == stepBisect:
 		w.tookBisect(a)
 	default:
