@@ -38,8 +38,9 @@ build:
 # e2e runs the program as a child that is built with the race detector. TestRandom and TestBench go without, because the detector finds
 # khatru's listeners (v0.17.4), which TestRandom drives harder than the others do, and the end of a go-nostr relay (v0.52.3).
 # Always anew (-count 1): the test cache does not see the sources of a child that the tests build themselves.
+# -p 4: most packages wait for sockets and clocks.
 test: allocs
-	go test $(RACE) -tags '$(TAGS)' ./...
+	go test -p 4 $(RACE) -tags '$(TAGS)' ./...
 	go test ./event
 	cd e2e && go test -count 1 $(RACE) -tags '$(TAGS)' -timeout 20m -skip 'TestRandom$$|TestBench$$' ./...
 	cd e2e && go test -count 1 -tags '$(TAGS)' -run 'TestRandom$$|TestBench$$' -v . ./bench
