@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/rs/zerolog"
 
 	"rebroadcastr/event"
@@ -46,6 +45,7 @@ type Options struct {
 type Index struct {
 	log      zerolog.Logger
 	store    *store
+	recent   recent
 	shards   []shard
 	trust    func(place.Place) bool
 	writable func() bool
@@ -55,9 +55,6 @@ type Index struct {
 }
 
 type shard struct {
-	lruMu sync.Mutex
-	lru   *simplelru.LRU[event.ID, struct{}] // known ids
-
 	mu  sync.Mutex
 	way map[event.ID]State // Pending, or Known while in the overlay
 }
@@ -80,12 +77,10 @@ func Open(o Options) (*Index, error) {
 	}
 	x := &Index{log: o.Log, store: st, shards: make([]shard, o.Shards), writable: o.Writable}
 	x.overlay.init(st.checkpoint)
+	if err := x.recent.init(o.LRU); err != nil {
+		return nil, err
+	}
 	for i := range x.shards {
-		lru, err := simplelru.NewLRU[event.ID, struct{}]((o.LRU+o.Shards-1)/o.Shards, nil)
-		if err != nil {
-			return nil, fmt.Errorf("make the LRU of %d ids: %w", o.LRU, err)
-		}
-		x.shards[i].lru = lru
 		x.shards[i].way = make(map[event.ID]State)
 	}
 	return x, nil
@@ -101,13 +96,7 @@ func (x *Index) Shard(id event.ID) int {
 
 // Hit reports whether id is in the LRU, that is known. It allocates nothing and may be called from any goroutine. A
 // miss says nothing.
-func (x *Index) Hit(id event.ID) bool {
-	sh := &x.shards[x.Shard(id)]
-	sh.lruMu.Lock()
-	_, ok := sh.lru.Get(id)
-	sh.lruMu.Unlock()
-	return ok
-}
+func (x *Index) Hit(id event.ID) bool { return x.recent.has(id) }
 
 // Lookup tells the state of id. Only the owning shard may act on Absent: nobody else can then make it pending.
 func (x *Index) Lookup(id event.ID) (State, error) {
@@ -122,7 +111,7 @@ func (x *Index) Lookup(id event.ID) (State, error) {
 	case Pending:
 		return Pending, nil
 	case Known:
-		sh.refresh(id)
+		x.recent.add(id)
 		return Known, nil
 	}
 	// Gone from the overlay means: committed to Badger before, so this read sees it.
@@ -133,7 +122,7 @@ func (x *Index) Lookup(id event.ID) (State, error) {
 	if !ok || !x.trusted(p) {
 		return Absent, nil
 	}
-	sh.refresh(id)
+	x.recent.add(id)
 	return Known, nil
 }
 
@@ -160,12 +149,6 @@ func (x *Index) trusted(p place.Place) bool {
 	return x.trust(p)
 }
 
-func (sh *shard) refresh(id event.ID) {
-	sh.lruMu.Lock()
-	sh.lru.Add(id, struct{}{})
-	sh.lruMu.Unlock()
-}
-
 // Status of the index.
 type Status struct {
 	LRU        int // ids in the LRU
@@ -177,15 +160,12 @@ type Status struct {
 
 // Status counts. It walks what is on its way (at most the overlay's bound).
 func (x *Index) Status() Status {
-	s := Status{Checkpoint: x.Checkpoint()}
+	s := Status{Checkpoint: x.Checkpoint(), LRU: x.recent.size()}
 	x.facts.mu.RLock()
 	s.Facts = len(x.facts.held)
 	x.facts.mu.RUnlock()
 	for i := range x.shards {
 		sh := &x.shards[i]
-		sh.lruMu.Lock()
-		s.LRU += sh.lru.Len()
-		sh.lruMu.Unlock()
 		sh.mu.Lock()
 		for _, state := range sh.way {
 			if state == Pending {

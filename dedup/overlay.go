@@ -136,7 +136,7 @@ func (x *Index) known(rs []record.Record) {
 		sh.mu.Lock()
 		sh.way[id] = Known // pending out and overlay in are one step
 		sh.mu.Unlock()
-		sh.refresh(id)
+		x.recent.add(id)
 	}
 }
 
