@@ -71,15 +71,16 @@ func Open(o Options) (*Index, error) {
 	if o.Writable == nil {
 		o.Writable = func() bool { return true }
 	}
+	x := &Index{log: o.Log, shards: make([]shard, o.Shards), writable: o.Writable}
+	if err := x.recent.init(o.LRU); err != nil {
+		return nil, err
+	}
 	st, err := openStore(o.Dir, o.Memory, o.Log)
 	if err != nil {
 		return nil, fmt.Errorf("open index %s: %w", o.Dir, err)
 	}
-	x := &Index{log: o.Log, store: st, shards: make([]shard, o.Shards), writable: o.Writable}
+	x.store = st
 	x.overlay.init(st.checkpoint)
-	if err := x.recent.init(o.LRU); err != nil {
-		return nil, err
-	}
 	for i := range x.shards {
 		x.shards[i].way = make(map[event.ID]State)
 	}

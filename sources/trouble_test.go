@@ -299,3 +299,23 @@ func TestAStrangersEventSteersNothing(t *testing.T) {
 		t.Errorf("complete: no, %q", st.Text)
 	}
 }
+
+// TestLimitOfARelayThatIsFilled: --limit holds where a relay gains events while it is asked: no page is asked for again.
+func TestLimitOfARelayThatIsFilled(t *testing.T) {
+	r := relaytest.New(t, relaytest.Script{Events: notes(1, 3, 7)})
+	asked := 0
+	meanwhile(r, func() {
+		switch asked++; asked {
+		case 2: // behind the first page
+			r.Publish(notesAt(now-90_000, 8)...)
+		case 3: // on it, and behind
+			r.Publish(notesAt(now-86_401, 10)...)
+			r.Publish(notesAt(now-95_000, 30)...)
+		}
+	})
+	in := newIntake(t)
+	start(t, r, in, openState(t), sources.Options{Once: true, Limit: 20}).finished()
+	if n := in.count(); n == 0 || n > 20 {
+		t.Errorf("%d events came, want some, at most 20", n)
+	}
+}
