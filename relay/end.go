@@ -75,6 +75,12 @@ func Ours(err error) bool {
 	return err == nil || errors.As(err, &end) && (end.Reason == ClosedByUs || end.Reason == ArchiveStalled)
 }
 
+// BrokenOff says that a session, whose end is err, was ended by the relay or the line: what was sent last may be why.
+func BrokenOff(err error) bool {
+	var end *End
+	return errors.As(err, &end) && (end.Reason == Dropped || end.Reason == ClosedByRelay)
+}
+
 func (e *End) Unwrap() error { return e.Err }
 
 // Lasting says that trying again soon is of no use: only an operator, ours or the relay's, can help.

@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// negSilence before the first NEG-MSG counts as a refusal: khatru without negentropy answers nothing.
+	// negSilence before the first NEG-MSG counts as a refusal: khatru without negentropy answers nothing. After a NOTICE that may be
+	// the answer a tenth of it does.
 	negSilence = 10 * time.Second
 	// negPatience is the silence after it that ends a reconciliation.
 	negPatience = 30 * time.Second
@@ -35,7 +36,7 @@ const (
 	NegRefused                // the relay does not do it: to be remembered
 	NegBroken                 // it began and did not come to its end, or cannot be done now
 	NegCut                    // the relay lists only the newest of what it has in the window: see Lists
-	NegDropped                // with an error: the relay ended the session when it should have answered the NEG-OPEN
+	NegDropped                // with an error: the relay ended the connection when it should have answered the NEG-OPEN
 )
 
 // NegEnd is how the reconciliation of one window ended.
@@ -181,21 +182,31 @@ func (n *negotiation) hear(patience time.Duration) (negWord, error) {
 func (n *negotiation) run(session *reconcile.Session, idle time.Duration) (*reconcile.Session, NegEnd, error) {
 	begun, stalled := time.Now(), n.s.Stalled()
 	reply, rounds, hasty := "", 0, 0
+	first, complaint := min(negSilence, idle), "" // until the first answer; a NOTICE that may be it
 	for answered := false; ; {
 		if time.Since(begun)-(n.s.Stalled()-stalled) > negWhole*idle {
 			return nil, NegEnd{Kind: NegBroken, Reason: fmt.Sprintf("one window took more than %s", negWhole*idle), Answered: answered}, nil
 		}
-		patience := min(negSilence, idle)
+		patience := first
 		if answered {
 			patience = idle
 		}
 		w, err := n.hear(patience)
 		if err != nil {
 			end := NegEnd{Answered: answered}
-			if !answered && !Ours(n.s.Err()) {
+			if !answered && BrokenOff(n.s.Err()) {
 				end.Kind = NegDropped
 			}
 			return nil, end, err
+		}
+		if w.kind == kindNotice && !answered && !speaksOfNeg(w.text) {
+			if mayBeTheAnswer(w.text) && complaint == "" {
+				first, complaint = min(first, n.quiet()+first/10), w.text
+			}
+			continue
+		}
+		if w.kind == kindUnknown && !answered && complaint != "" {
+			w.text = complaint
 		}
 		if w.kind == kindNegErr && rounds == 1 && hasty < negHasty && strings.EqualFold(w.text, "closed") {
 			if err := n.sayAgain(reply, negHastyPause<<hasty); err != nil {
@@ -283,6 +294,17 @@ func (n *negotiation) hangUp() error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), negClose)
 	defer cancel()
 	return n.s.Send(ctx, []byte(`["NEG-CLOSE","`+n.sub+`"]`))
+}
+
+// speaksOfNeg says that a NOTICE can be about nothing but a reconciliation.
+func speaksOfNeg(text string) bool { return has(strings.ToLower(text), "negentropy", "neg-") }
+
+// mayBeTheAnswer says that a NOTICE may be a relay's answer to what it does not understand, or has no room for. It may be about
+// something else that was sent on the same connection, so what it means depends on what comes next. The words are those of the
+// relays in https://github.com/hoytech/strfry/issues/124, of strfry's and of khatru's ("failed to parse envelope").
+func mayBeTheAnswer(text string) bool {
+	low := strings.ToLower(text)
+	return TooManyREQ(low) || has(low, "command", "cmd", "message", "msg", "envelope", "parse", "invalid", "recogni", "unknown", "support", "rate-limit")
 }
 
 // judgeNeg says what anything but a NEG-MSG means; ends is false where it means nothing. Relays refuse in many ways: by

@@ -40,7 +40,7 @@ const (
 	maxSurplus = 1_000_000
 	// compareTries of one window whose reconciliation broke off, and comparisons in a row that the relay ended with the session.
 	compareTries = 3
-	// maxDrops sessions in a row that ended while the relay was to answer a NEG-OPEN, then that is what ends them.
+	// maxDrops sessions in a row that ended while the relay was to answer a NEG-OPEN and nothing else, then that is what ends them.
 	maxDrops = 2
 	// refusedFor is how long a relay that does not reconcile is not asked again.
 	refusedFor = 24 * time.Hour
@@ -83,7 +83,7 @@ func (a *attempt) compare(ctx context.Context, full, insist bool) (Compared, err
 	if !full {
 		since = max(since, c.start.Add(-setting.Depth).Unix())
 	}
-	why, err := a.incomparable()
+	why, err := a.incomparable(insist)
 	if err == nil && why == "" {
 		for _, f := range setting.filters {
 			if err = c.filter(f, since); err != nil {
@@ -200,9 +200,14 @@ func (c *comparison) window(lists *relay.Lists, f event.Filter, lo, hi int64, id
 	d, end, err = lists.Compare(c.ctx, c.a.sess, f, items, 0)
 	switch {
 	case err != nil && end.Kind == relay.NegDropped:
-		s.comparer.drops++
+		if !c.a.awaits() { // otherwise an EVENT may be what ended it
+			s.comparer.drops++
+		}
 	case err == nil || end.Answered:
 		s.comparer.drops = 0
+	}
+	if end.Kind == relay.NegSettled && err == nil {
+		s.comparer.refuse(time.Time{}, "")
 	}
 	return d, len(items), end, err
 }
@@ -330,8 +335,8 @@ func (c *comparison) all() error {
 	return nil
 }
 
-// incomparable says why the relay cannot be compared, if it cannot.
-func (a *attempt) incomparable() (why string, err error) {
+// incomparable says why the relay cannot be compared, if it cannot. insist: what it refused before it is asked again.
+func (a *attempt) incomparable(insist bool) (why string, err error) {
 	s := a.s
 	info := a.sess.Info()
 	until, reason := s.comparer.refused()
@@ -339,7 +344,7 @@ func (a *attempt) incomparable() (why string, err error) {
 	switch {
 	case !a.sess.Settings().Negentropy:
 		return "relay_settings say negentropy: off", nil
-	case now.Before(until) && !until.After(now.Add(refusedFor)): // a time further ahead was made by a clock that ran ahead
+	case !insist && now.Before(until) && !until.After(now.Add(refusedFor)): // a time further ahead was made by a clock that ran ahead
 		return reason, nil
 	case info.Known && len(info.NIPs) > 0 && !info.Supports(77):
 		return a.doesNotReconcile("its NIP-11 document does not name it"), nil

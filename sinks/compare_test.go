@@ -338,7 +338,8 @@ func TestMoreThanIsOffered(t *testing.T) {
 	}
 }
 
-// TestSinksThatDoNotReconcile: one line, nothing is paged, and nobody asks again the same day.
+// TestSinksThatDoNotReconcile: one line, nothing is paged, and it is not asked again the same day, unless an operator wants it to
+// be. Once it does reconcile, all is as if it always had.
 func TestSinksThatDoNotReconcile(t *testing.T) {
 	for name, script := range map[string]relaytest.Script{
 		"NOTICE": {},
@@ -353,16 +354,21 @@ func TestSinksThatDoNotReconcile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, script)
-			r.o.Seen, r.o.Filters = seenOf{r}, []event.Filter{{}}
-			lines := notes(20)
-			r.log.add(t, record.Origin{}, lines...)
+			var clock atomic.Int64
+			r.o.Now = func() time.Time { return time.Now().Add(time.Duration(clock.Load())) }
+			r.o.Seen, r.o.Filters, r.o.Reconcile = seenOf{r}, []event.Filter{{}}, Reconcile{Every: time.Hour}
+			r.log.add(t, record.Origin{}, notes(20)...)
 			r.start()
 			r.settled()
-			for i := range 2 {
+			next := func(what string, ask func()) Compared {
 				before := r.sink.Status().Compared.At
-				r.sink.Reconcile()
-				r.await(fmt.Sprint("comparison ", i), func(s Status) bool { return s.Compared.At.After(before) })
-				if c := r.sink.Status().Compared; !strings.Contains(c.Text, "does not reconcile") || c.Offered != 0 {
+				ask()
+				r.await(what, func(s Status) bool { return s.Compared.At.After(before) })
+				return r.sink.Status().Compared
+			}
+			hour := func() { clock.Add(int64(time.Hour + time.Second)); r.sink.comparer.nudge() }
+			for i, ask := range []func(){r.sink.Reconcile, hour, hour} {
+				if c := next(fmt.Sprint("comparison ", i), ask); !strings.Contains(c.Text, "does not reconcile") || c.Offered != 0 {
 					t.Errorf("compared: %+v; want it to say that the relay does not reconcile", c)
 				}
 			}
@@ -375,7 +381,52 @@ func TestSinksThatDoNotReconcile(t *testing.T) {
 			if n := len(r.relay.Got("NEG-OPEN")); n > maxDrops {
 				t.Errorf("asked %d times", n)
 			}
+			if name == "NIP-11" {
+				return // the document is not read again so soon
+			}
+			r.relay.Update(func(sc *relaytest.Script) { sc.Negentropy, sc.Handle = true, nil })
+			for i, ask := range []func(){r.sink.Reconcile, hour} {
+				if c := next(fmt.Sprint("comparison ", i, " of a relay that does"), ask); c.Text != "" || c.Listed != 20 || c.Lacked != 0 {
+					t.Errorf("compared: %+v; want all of it, and nothing lacked", c)
+				}
+			}
 			r.balanced()
 		})
+	}
+}
+
+// TestDroppedWithEventsUnderWay: a connection that ends while EVENTs are unanswered does not tell that the NEG-OPEN ended it, and a
+// NOTICE about one of them does not refuse it.
+func TestDroppedWithEventsUnderWay(t *testing.T) {
+	var drops atomic.Int64
+	r := newRig(t, relaytest.Script{Negentropy: true, Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		if drops.Load() >= maxDrops {
+			if m.Label == "NEG-OPEN" {
+				c.Send(`["NOTICE","error: could not save"]`)
+			}
+			return false
+		}
+		if m.Label == "NEG-OPEN" {
+			drops.Add(1)
+			c.Drop()
+		}
+		return true
+	}})
+	r.o.Seen, r.o.Filters = seenOf{r}, []event.Filter{{}}
+	lines := notes(20)
+	r.log.add(t, record.Origin{}, lines...)
+	r.start()
+	for n := range int64(maxDrops) {
+		r.await("events under way", func(s Status) bool { return drops.Load() > n || s.InFlight > 0 })
+		r.sink.Reconcile()
+		r.await("the connection's end", func(Status) bool { return drops.Load() > n })
+	}
+	r.settled()
+	if c := r.compared().Compared; c.Text != "" || c.Listed != len(lines) {
+		t.Errorf("compared: %+v; want all of it", c)
+	}
+	r.has(lines)
+	if n := r.out.count("does not reconcile"); n > 0 {
+		t.Errorf("%d lines say that the relay does not reconcile", n)
 	}
 }

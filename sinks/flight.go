@@ -84,6 +84,13 @@ func (a *attempt) landLocked(f *flight) {
 	}
 }
 
+// awaits says that answers are awaited, or were when the session ended.
+func (a *attempt) awaits() bool {
+	a.s.mu.Lock()
+	defer a.s.mu.Unlock()
+	return len(a.sent) > 0
+}
+
 // leftLocked is what is left of the time in which f should be answered. While the reader waits inside a handler no OK can be
 // heard, so the clock stands. bytes are what has to get there first: a large event takes its time on a narrow line.
 func (a *attempt) leftLocked(f *flight, bytes int, now time.Time) time.Duration {

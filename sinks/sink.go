@@ -381,8 +381,9 @@ func (s *Sink) Serve(ctx context.Context, sess *relay.Session) error {
 // ended accounts for the end of a session; not nil: how the sink should come back.
 func (s *Sink) ended(sess *relay.Session, e ending) (again *relay.Pause) {
 	// Only a connection that broke can have been broken by an event.
+	e.broken = relay.BrokenOff(sess.Err())
 	var end *relay.End
-	e.broken = errors.As(sess.Err(), &end) && (end.Reason == relay.Dropped || end.Reason == relay.ClosedByRelay)
+	errors.As(sess.Err(), &end)
 	defer s.commit()
 	s.mu.Lock()
 	defer s.mu.Unlock()
