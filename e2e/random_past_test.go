@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -133,11 +134,12 @@ func (r *round) tooLate(s *station, f *fact, in int, got map[string]sendings) st
 			continue // the newest may be one that the sink does not get: then this one does not count
 		}
 		w := got[n.e.ID]
-		took := len(w.lives) > 0 && w.lives[0] < in && strings.HasPrefix(w.final, "true")
+		// Sent is not enough: one that was not answered waits, and the older one goes ahead of it.
+		took := w.took > 0 && w.took <= in && strings.HasPrefix(w.final, "true")
 		_, own := n.at[s]
 		if took && now.known[n.e.ID] && !own && expiry(n.e) == 0 && int64(n.e.CreatedAt) <= r.clock.earliest.Load() &&
 			!slices.ContainsFunc(setups, func(c *setup) bool { return c.holds(s, n.e) != "" }) && !all.deleted(n.e, s.url) {
-			return "it was superseded by " + n.e.ID
+			return fmt.Sprintf("it was superseded by %s, sent in lives %v, accepted in life %d", n.e.ID, w.lives, w.took-1)
 		}
 	}
 	return ""
@@ -156,11 +158,14 @@ func TestTooLate(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		now, lost bool
+		took      int // the life in which the newest was accepted
 		want      string
 	}{
-		{"its ledger is kept", true, false, "it was superseded by " + newest.e.ID},
-		{"lost, start: all", false, true, "it was superseded by " + newest.e.ID},
-		{"lost, start: now", true, true, ""},
+		{"its ledger is kept", true, false, 0, "it was superseded by " + newest.e.ID},
+		{"lost, start: all", false, true, 0, "it was superseded by " + newest.e.ID},
+		{"lost, start: now", true, true, 0, ""},
+		{"accepted in the life before", true, false, 1, "it was superseded by " + newest.e.ID},
+		{"accepted no sooner", true, false, 2, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &station{name: "sink"}
@@ -178,8 +183,8 @@ func TestTooLate(t *testing.T) {
 			if tt.lost {
 				r.before[s] = known
 			}
-			got := map[string]sendings{newest.e.ID: {final: "true", lives: []int{0}}, older.e.ID: {final: "true", lives: []int{2}}}
-			if why := r.tooLate(s, older, 2, got); why != tt.want {
+			got := map[string]sendings{newest.e.ID: {final: "true", lives: []int{0}, took: tt.took + 1}, older.e.ID: {final: "true", lives: []int{2}}}
+			if why := r.tooLate(s, older, 2, got); !strings.HasPrefix(why, tt.want) || why != "" && tt.want == "" {
 				t.Errorf("%q, want %q", why, tt.want)
 			}
 		})

@@ -62,6 +62,7 @@ type sendings struct {
 	final  string // its last answer, if that settles the event
 	answer []string
 	lives  []int // in which it was sent
+	took   int   // the life in which it was first accepted, from 1; 0: it was not
 }
 
 // newStation makes a relay. keepAll is for khatru: a relay that replaces and deletes does not serve what it was brought.
@@ -333,6 +334,9 @@ func (s *station) answer(c *relaytest.Conn, e *nostr.Event, w *sendings, raw str
 		w.answer = append(w.answer, text)
 		if w.final = ""; final {
 			w.final = fmt.Sprintf("%t %s", accepted, text)
+		}
+		if accepted && w.took == 0 {
+			w.took = s.life + 1
 		}
 		s.mu.Unlock()
 		ok, err := json.Marshal([]any{"OK", e.ID, accepted, text})
