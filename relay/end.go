@@ -75,7 +75,14 @@ func Ours(err error) bool {
 	return err == nil || errors.As(err, &end) && (end.Reason == ClosedByUs || end.Reason == ArchiveStalled)
 }
 
-// BrokenOff says that a session, whose end is err, was ended by the relay or the line: what was sent last may be why.
+// Theirs says that a session, whose end is err, was ended by the relay or the line, in whatever way.
+func Theirs(err error) bool {
+	var end *End
+	return errors.As(err, &end) && end.Reason != RoleFailed && !Ours(err)
+}
+
+// BrokenOff says that a session, whose end is err, was ended by the relay or the line, and not for what the relay sent: what it was
+// sent last may be why.
 func BrokenOff(err error) bool {
 	var end *End
 	return errors.As(err, &end) && (end.Reason == Dropped || end.Reason == ClosedByRelay)

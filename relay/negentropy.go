@@ -194,7 +194,7 @@ func (n *negotiation) run(session *reconcile.Session, idle time.Duration) (*reco
 		w, err := n.hear(patience)
 		if err != nil {
 			end := NegEnd{Answered: answered}
-			if !answered && BrokenOff(n.s.Err()) {
+			if !answered && Theirs(n.s.Err()) {
 				end.Kind = NegDropped
 			}
 			return nil, end, err

@@ -235,6 +235,10 @@ func TestRefusals(t *testing.T) {
 			c.Drop()
 			return true
 		},
+		"not a websocket's bytes": func(c *relaytest.Conn, _, _ string) bool {
+			c.Write([]byte{0xff, 0x05, 'a', 'b', 'c', 'd', 'e'})
+			return true
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
