@@ -16,7 +16,7 @@ type Count struct {
 	Approximate bool
 }
 
-// NoCount is the answer of a relay that counts nothing: a refusal, by CLOSED or a NOTICE, or silence.
+// NoCount is what came instead of a count: a refusal, by CLOSED or a NOTICE, or silence. A NOTICE, and silence, may have another cause.
 type NoCount struct {
 	Reason string // the relay's words, or how long it was silent
 	Closed bool   // Reason is a CLOSED's: see ClassifyClosed
@@ -36,10 +36,15 @@ func (e *NoCount) Text() string {
 	return e.Reason
 }
 
+// countWhole times its patience a COUNT may take, whatever the relay is busy with.
+const countWhole = 10
+
 // Count asks how many events the relay stores for f, under a subscription id that nothing else uses. patience is how long the
-// relay may be silent; after a NOTICE, which may stand for an answer and may be about something else, a tenth of it. The error is
-// a *NoCount, ctx's, or the session's end.
-func (s *Session) Count(ctx context.Context, sub string, f event.Filter, patience time.Duration) (Count, error) {
+// relay may be silent; after a NOTICE whose words may be an answer, and may be about something else, a tenth of it. Its clock stands
+// still while the reader waits for our own stages, and begins anew at what busy says: when the relay last had something else to
+// answer that was asked for before, which is now while it has, and what Stalled was then. busy may be nil. The error is a *NoCount,
+// ctx's, or the session's end.
+func (s *Session) Count(ctx context.Context, sub string, f event.Filter, patience time.Duration, busy func() (time.Time, time.Duration)) (Count, error) {
 	counts, closed, notices := make(chan Count, 1), make(chan string, 1), make(chan string, 1)
 	defer s.Handle(&Handler{
 		Count: func(of string, n Count) {
@@ -52,28 +57,45 @@ func (s *Session) Count(ctx context.Context, sub string, f event.Filter, patienc
 				first(closed, reason)
 			}
 		},
-		Notice: func(text string) { first(notices, text) },
+		Notice: func(text string) {
+			if MayAnswer(text) {
+				first(notices, text)
+			}
+		},
 	})()
 	msg := append([]byte(`["COUNT","`+sub+`",`), f.AppendJSON(nil, -1)...)
 	if err := s.Request(ctx, append(msg, ']')); err != nil {
 		return Count{}, fmt.Errorf("count at %s: %w", s.URL(), err)
 	}
+	begun, stalled := time.Now(), s.Stalled()
+	heard, then := begun, stalled
+	quiet := func() time.Duration {
+		if busy != nil {
+			if at, its := busy(); at.After(heard) {
+				heard, then = at, its
+			}
+		}
+		return time.Since(heard) - (s.Stalled() - then)
+	}
+	no, most := &NoCount{Reason: fmt.Sprintf("silent for %s", patience)}, patience
 	silence := time.NewTimer(patience)
 	defer silence.Stop()
-	heard := (<-chan string)(notices)
-	no := &NoCount{Reason: fmt.Sprintf("silent for %s", patience)}
 	for {
+		left := min(most-quiet(), countWhole*patience-(time.Since(begun)-(s.Stalled()-stalled)))
+		if left <= 0 {
+			return Count{}, no
+		}
+		silence.Reset(left)
 		select {
 		case n := <-counts:
 			return n, nil
 		case reason := <-closed:
 			return Count{}, &NoCount{Reason: reason, Closed: true}
-		case text := <-heard:
-			no = &NoCount{Reason: text, Notice: true}
-			silence.Reset(patience / 10)
-			heard = nil
+		case text := <-notices:
+			if !no.Notice {
+				no, most = &NoCount{Reason: text, Notice: true}, min(most, quiet()+patience/10)
+			}
 		case <-silence.C:
-			return Count{}, no
 		case <-s.Done():
 			return Count{}, s.Err()
 		case <-ctx.Done():

@@ -3,6 +3,7 @@ package relay_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ func TestCount(t *testing.T) {
 		"of something else":     {[]string{`["COUNT","count-0",{"count":3}]`, `["CLOSED","page-1","x"]`, `["COUNT","count-1",{"count":4}]`}, relay.Count{Events: 4}, ""},
 		"CLOSED":                {[]string{`["CLOSED","count-1","unsupported: no NIP-45"]`}, relay.Count{}, "CLOSED unsupported: no NIP-45"},
 		"a NOTICE before it":    {[]string{`["NOTICE","welcome"]`, `["COUNT","count-1",{"count":5}]`}, relay.Count{Events: 5}, ""},
+		"another role's NOTICE": {[]string{`["NOTICE","error: could not save"]`}, relay.Count{}, "silent for 50ms"},
 		"a NOTICE":              {[]string{`["NOTICE","ERROR: bad msg: unknown cmd"]`}, relay.Count{}, "NOTICE ERROR: bad msg: unknown cmd"},
 		"silence":               {nil, relay.Count{}, "silent for 50ms"},
 		"what is not a number":  {[]string{`["COUNT","count-1",{"count":"many"}]`}, relay.Count{}, "silent for 50ms"},
@@ -50,7 +52,7 @@ func TestCount(t *testing.T) {
 				patience = 5 * time.Second
 			}
 			run(t, r.URL, quick(), roleFunc(func(ctx context.Context, s *relay.Session) error {
-				n, err := s.Count(ctx, "count-1", event.Filter{Kinds: []int{1}, Since: 5}, patience)
+				n, err := s.Count(ctx, "count-1", event.Filter{Kinds: []int{1}, Since: 5}, patience, nil)
 				got <- result{n, err}
 				return nil
 			}))
@@ -71,7 +73,7 @@ func TestCountAtTheEndOfASession(t *testing.T) {
 	r := relaytest.New(t, relaytest.Script{Handle: func(c *relaytest.Conn, m relaytest.Message) bool { c.Drop(); return true }})
 	got := make(chan error, 1)
 	run(t, r.URL, quick(), roleFunc(func(ctx context.Context, s *relay.Session) error {
-		_, err := s.Count(ctx, "count-1", event.Filter{}, time.Minute)
+		_, err := s.Count(ctx, "count-1", event.Filter{}, time.Minute, nil)
 		select {
 		case got <- err:
 		default:
@@ -81,5 +83,50 @@ func TestCountAtTheEndOfASession(t *testing.T) {
 	var end *relay.End
 	if err := recv(t, "the end", got); !errors.As(err, &end) {
 		t.Errorf("%v, want the session's end", err)
+	}
+}
+
+// TestCountWhileOursStall: while the reader waits for our own stages, a relay cannot be heard: that is not its silence.
+func TestCountWhileOursStall(t *testing.T) {
+	r := relaytest.New(t, relaytest.Script{Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		if m.Label == "COUNT" {
+			c.Send(`["EVENT","page-1",{}]`)
+			c.Send(`["COUNT","count-1",{"count":7}]`)
+		}
+		return m.Label == "COUNT"
+	}})
+	wantSeven(t, r, 300*time.Millisecond, nil)
+}
+
+// TestCountBehindPages: while a relay that answers in turn is busy with what it was asked before, it is not silent.
+func TestCountBehindPages(t *testing.T) {
+	r := relaytest.New(t, relaytest.Script{Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		if m.Label == "COUNT" {
+			time.AfterFunc(600*time.Millisecond, func() { c.Send(`["COUNT","count-1",{"count":7}]`) })
+		}
+		return m.Label == "COUNT"
+	}})
+	begun := time.Now()
+	wantSeven(t, r, 300*time.Millisecond, func() (time.Time, time.Duration) {
+		if time.Since(begun) < 500*time.Millisecond {
+			return time.Now(), 0
+		}
+		return begun.Add(500 * time.Millisecond), 0
+	})
+}
+
+// wantSeven asks r to count, and stalls our reader at every event.
+func wantSeven(t *testing.T, r *relaytest.Relay, patience time.Duration, busy func() (time.Time, time.Duration)) {
+	t.Helper()
+	got := make(chan string, 1)
+	run(t, r.URL, quick(), roleFunc(func(ctx context.Context, s *relay.Session) error {
+		s.Handle(&relay.Handler{Event: func([]byte) { time.Sleep(2 * patience) }})
+		n, err := s.Count(ctx, "count-1", event.Filter{}, patience, busy)
+		offer(got, fmt.Sprint(n.Events, err))
+		<-ctx.Done()
+		return nil
+	}))
+	if text := recv(t, "the count", got); text != "7 <nil>" {
+		t.Errorf("%s; want the 7 that the relay says", text)
 	}
 }

@@ -181,6 +181,19 @@ func TooManyREQ(text string) bool {
 	return has(low, "too many concurrent", "too many subscriptions", "too many open subscriptions", "too many reqs")
 }
 
+// MayAnswer says that a NOTICE may be a relay's answer to a REQ or COUNT. It names no subscription, and may as well be about
+// something else that was sent on the same connection.
+func MayAnswer(text string) bool {
+	low := strings.ToLower(text)
+	return !AboutNeg(low) && (mayBeTheAnswer(low) || has(low, "req", "filter", "subscription", "count"))
+}
+
+// AboutNeg says that a NOTICE is about a reconciliation: strfry says "too many concurrent NEG requests".
+func AboutNeg(text string) bool {
+	low := strings.ToLower(text)
+	return speaksOfNeg(low) || has(low, "neg request")
+}
+
 func has(low string, parts ...string) bool {
 	for _, p := range parts {
 		if strings.Contains(low, p) {

@@ -255,18 +255,7 @@ func (c *crew) land(l landing) error {
 		c.waiting = append(c.waiting, t)
 		return nil
 	case !l.end.eose && !(w.whole && len(w.lacks(&a)) == 0):
-		out, again, wait, err := v.refused(t, l.end)
-		if err != nil {
-			return err
-		}
-		if !again {
-			c.over(t, out)
-			return nil
-		}
-		t.tries++
-		t.ready = time.Now().Add(wait)
-		c.waiting = append(c.waiting, t)
-		return nil
+		return c.retry(t, l.end)
 	case w.whole && t.limited && t.request.limit < len(t.request.filter.IDs):
 		v.s.spend(len(a.ids))
 		c.over(t, v.s.enough())
@@ -282,15 +271,35 @@ func (c *crew) land(l landing) error {
 				v.s.halved--
 			}
 		}
-		if again, err := c.count(t, &a); err != nil {
+		again, notNow, err := c.count(t, &a)
+		switch {
+		case err != nil:
 			return err
-		} else if again {
+		case again:
 			c.waiting = append([]*task{t}, c.waiting...)
 			return nil
+		case notNow != "":
+			return c.retry(t, pageEnd{reason: notNow})
 		}
 		end = w.took(a)
 	}
 	return c.digest(t, end)
+}
+
+// retry asks for a task's page once more, after a wait, unless the relay will not give it, or it was asked for too often.
+func (c *crew) retry(t *task, e pageEnd) error {
+	out, again, wait, err := c.v.refused(t, e)
+	if err != nil {
+		return err
+	}
+	if !again {
+		c.over(t, out)
+		return nil
+	}
+	t.tries++
+	t.ready = time.Now().Add(wait)
+	c.waiting = append(c.waiting, t)
+	return nil
 }
 
 // digest goes on with a task after what its walk has said.

@@ -89,7 +89,7 @@ func (v *visit) manners() *manners {
 		v.s.manners = newManners(size, limit > 0)
 		v.s.manners.counts = v.sess.Info().Supports(45)
 		if m != nil {
-			v.s.manners.edge, v.s.manners.known, v.s.manners.steps = m.edge, m.known, m.steps
+			v.s.manners.learned(m)
 		}
 	}
 	return v.s.manners

@@ -33,8 +33,10 @@ type manners struct {
 	fickle   bool  // an event that came did not come again, and then did: several databases behind one address
 	gave     int   // so many came of what was asked for only to see how many do
 	counts   bool  // it answers COUNT, as far as we know
-	drops    int   // connections in a row that ended while it was to answer one
-	heeds    bool  // and looks at since and until then
+	told     bool  // it has answered one
+	untold   int   // COUNTs in a row to which no answer came, or one that may pass
+	heeds    bool  // it looks at since and until then
+	hides    bool  // it has counted more than it gave
 	thin     bool  // it takes events out of its pages: it has more in a window than came, and gave all that it gives
 	probed   int   // so many events of anybody were asked for, only to see how many come
 	came     int   // events, on all pages
@@ -43,6 +45,17 @@ type manners struct {
 
 func newManners(page int, sure bool) *manners {
 	return &manners{page: page, first: page, said: sure, sure: sure}
+}
+
+// learned takes what was learned of the same relay before its NIP-11 document said something else. What it has counted does not become
+// unknown: a document that could not be had says nothing.
+func (m *manners) learned(before *manners) {
+	m.edge, m.known, m.steps = before.edge, before.known, before.steps
+	m.told, m.untold, m.heeds = before.told, before.untold, before.heeds
+	m.counts = m.counts || before.counts && before.told
+	if before.hides {
+		m.withholds()
+	}
 }
 
 // saw notes a page.

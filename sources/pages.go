@@ -64,6 +64,19 @@ func (o *openPages) heard(p *page) (at time.Time, stalled time.Duration) {
 	return at, stalled
 }
 
+// busy tells when the relay last had a page to answer, and the session's Stalled then. One that answers in turn comes to what was asked
+// for after them when it is done with these.
+func (o *openPages) busy(stalled func() time.Duration) func() (time.Time, time.Duration) {
+	return func() (time.Time, time.Duration) {
+		o.mu.RLock()
+		defer o.mu.RUnlock()
+		if len(o.list) > 0 {
+			return time.Now(), stalled()
+		}
+		return o.ended, o.stalled
+	}
+}
+
 // noticed gives a NOTICE to the newest page that it may stand for.
 func (o *openPages) noticed(text string) bool {
 	list := o.all()

@@ -280,7 +280,7 @@ func (y *Survey) count(ctx context.Context, sess *relay.Session, filter event.Fi
 	}
 	for tries := 0; ; tries++ {
 		y.counts++
-		c, err := sess.Count(ctx, fmt.Sprintf("count-%d", y.counts), filter, min(countSilence, y.s.o.Idle))
+		c, err := sess.Count(ctx, fmt.Sprintf("count-%d", y.counts), filter, min(countSilence, y.s.o.Idle), nil)
 		var no *relay.NoCount
 		switch {
 		case err == nil:

@@ -35,7 +35,7 @@ type session interface {
 	Progress()
 	Slower(wait time.Duration)
 	Answered()
-	Count(ctx context.Context, sub string, f event.Filter, patience time.Duration) (relay.Count, error)
+	Count(ctx context.Context, sub string, f event.Filter, patience time.Duration, busy func() (time.Time, time.Duration)) (relay.Count, error)
 	Reconcile(ctx context.Context, f event.Filter, items []reconcile.Item, have func(event.ID), idle time.Duration) (*reconcile.Session, relay.NegEnd, error)
 	Stalled() time.Duration
 	Info() relay.Info

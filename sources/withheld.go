@@ -15,8 +15,14 @@ import (
 // 1059, unless its operator has set it otherwise. Such a page is short, or empty, although there is more behind it. Nothing
 // in it tells; a COUNT (NIP-45) of the same window does, for that counts what is withheld too.
 
-// countPatience is how long a relay may think about a COUNT.
-const countPatience = 10 * time.Second
+const (
+	// countPatience is how long a relay may think about a COUNT.
+	countPatience = 10 * time.Second
+	// maxUntold COUNTs in a row to which nothing came, or what may be about something else, or the connection's end, then a relay that
+	// has never answered one is taken for one that does not. One of them may be a busy disk, or a NOTICE about another role's message;
+	// three in a row, each after a wait, hardly are. Each costs a page that is asked for again.
+	maxUntold = 3
+)
 
 // maxBarrenPages without an event are enough, where the relay says each time that it has more than it gives at once. 100,000 events
 // that are withheld in a row take some 400.
@@ -74,6 +80,7 @@ func (w *walk) counted(a *answer, total int64) {
 // withholds notes that pages are shorter than what they were chosen from, although the relay says that it gives more: their size says
 // nothing of where it cuts them.
 func (m *manners) withholds() {
+	m.hides = true
 	if m.said && !m.thin {
 		m.thin, m.sure, m.page = true, true, m.first
 		m.cut, m.cuts, m.uneven = 0, 0, false
@@ -140,57 +147,102 @@ type tally uint8
 
 const (
 	told   tally = iota
-	untold       // and it is not asked again: manners.counts
+	untold       // and what was counted tells nothing, or nothing is counted: that is so for good
+	unsaid       // nothing came of it now: it is asked again
 	locked       // some of the kinds asked for are shown after a login only
 )
 
-// count asks the relay how many events it has of f in a window.
-func (v *visit) count(f event.Filter, w *walk, in window) (total int64, how tally, err error) {
+// count asks the relay how many events it has of f in a window. reason is why it does not say.
+func (v *visit) count(f event.Filter, w *walk, in window) (total int64, how tally, reason string, err error) {
 	f.Since, f.Until = in.lo, 0
 	if in.hi != openEnd {
 		f.Until = max(in.hi+w.edge(), 1)
 	}
 	v.s.counts++
-	w.m.drops++
-	n, err := v.sess.Count(v.ctx, fmt.Sprintf("%s%d", countPrefix, v.s.counts), f, countPatience)
+	n, err := v.sess.Count(v.ctx, fmt.Sprintf("%s%d", countPrefix, v.s.counts), f, countPatience, v.open.busy(v.sess.Stalled))
 	var no *relay.NoCount
 	switch {
-	case errors.As(err, &no) && no.Closed && len(f.Kinds) > 0 && relay.ClassifyClosed(no.Reason).Verdict == relay.Paused:
-		w.m.drops = 0
-		return 0, locked, nil
-	case errors.As(err, &no), err == nil && n.Approximate:
-		v.log.Debug().Str("relay", v.s.o.URL).AnErr("reason", err).Msg("what the relay has is not counted")
-		w.m.counts, w.m.drops = false, 0
-		return 0, untold, nil
+	case errors.As(err, &no):
+		reason = no.Text()
+		v.log.Debug().Str("relay", v.s.o.URL).Str("reason", reason).Msg("what the relay has is not counted")
+		if !no.Closed {
+			return 0, w.m.missed(), reason, nil
+		}
+		switch j := relay.ClassifyClosed(no.Reason); {
+		case j.Verdict == relay.Paused && len(f.Kinds) > 0:
+			w.m.told, w.m.untold = true, 0
+			return 0, locked, reason, nil
+		case j.Verdict == relay.Paused, j.Verdict == relay.Narrow: // it says so of this subscription
+			return 0, w.m.refused(), reason, nil
+		case j.Cause == relay.CauseTooManyREQ:
+			v.s.fewer()
+		case j.Verdict == relay.Slower:
+			v.sess.Slower(j.Wait)
+		}
+		return 0, w.m.missed(), reason, nil
 	case err != nil:
-		w.m.counts = w.m.drops < maxDrops
-		return 0, untold, err
+		if relay.Theirs(v.sess.Err()) {
+			w.m.missed()
+		}
+		return 0, unsaid, "", err
+	case n.Approximate:
+		return 0, w.m.refused(), "the relay counts approximately", nil
 	}
-	w.m.drops = 0
-	return n.Events, told, nil
+	w.m.told, w.m.untold = true, 0
+	return n.Events, told, "", nil
+}
+
+// missed notes a COUNT that nothing came of.
+func (m *manners) missed() tally {
+	if m.told {
+		return unsaid
+	}
+	if m.untold++; m.untold < maxUntold {
+		return unsaid
+	}
+	m.counts = false
+	return untold
+}
+
+// refused notes a COUNT that the relay says it does not answer. Of one that withholds events, a window that is not counted is not
+// proven.
+func (m *manners) refused() tally {
+	if m.hides {
+		return unsaid
+	}
+	m.counts, m.untold = m.told, 0
+	return untold
 }
 
 // count has counted what decides what t's page proves. again: the page is to be asked for once more, without kinds that nobody
-// is shown.
-func (c *crew) count(t *task, a *answer) (again bool, err error) {
+// is shown. notNow is why it proves nothing yet, if it does not.
+func (c *crew) count(t *task, a *answer) (again bool, notNow string, err error) {
 	v, w, thin := c.v, t.walk, t.walk.m.thin
 	for {
 		in, ok := w.uncounted(a)
 		if !ok {
 			break
 		}
-		total, how, err := v.count(t.request.filter, w, in)
-		if err == nil && total > 0 && !w.m.heeds { // is it the window's count?
+		total, how, reason, err := v.count(t.request.filter, w, in)
+		if err == nil && how == told && total > 0 && !w.m.heeds { // is it the window's count?
 			var of1970 int64
-			of1970, how, err = v.count(t.request.filter, w, window{1, 1})
-			w.m.heeds = of1970 == 0
-			w.m.counts = w.m.counts && w.m.heeds
+			of1970, how, reason, err = v.count(t.request.filter, w, window{1, 1})
+			if err == nil && how == told {
+				w.m.heeds = of1970 == 0
+				w.m.counts = w.m.heeds
+			}
 		}
 		if err != nil {
-			return false, err
+			return false, "", err
 		}
 		if how == locked && (w.asked.step == stepPage || w.asked.step == stepBisect) {
-			return v.unlocked(w)
+			again, how, reason, err = v.unlocked(w)
+			if err != nil || how != unsaid {
+				return again, "", err
+			}
+		}
+		if how == unsaid {
+			return false, "no count: " + reason, nil
 		}
 		if how != told || !w.m.counts {
 			break
@@ -200,21 +252,18 @@ func (c *crew) count(t *task, a *answer) (again bool, err error) {
 	if w.m.thin && !thin {
 		v.log.Info().Str("relay", v.s.o.URL).Msg("the relay has more events than it shows: some kinds, perhaps, to those only who log in")
 	}
-	return false, nil
+	return false, "", nil
 }
 
 // unlocked takes the kinds that are shown after a login only out of what a walk asks for, unless that is all of them: they fill its
 // pages, and are taken out of them.
-func (v *visit) unlocked(w *walk) (changed bool, err error) {
+func (v *visit) unlocked(w *walk) (changed bool, how tally, reason string, err error) {
 	var secret []int
 	for _, kind := range w.filter.Kinds {
 		if _, known := v.s.secret[kind]; !known {
-			_, how, err := v.count(event.Filter{Kinds: []int{kind}}, w, window{1, 1})
-			if err != nil {
-				return false, err
-			}
-			if how == untold {
-				return false, nil
+			_, how, reason, err = v.count(event.Filter{Kinds: []int{kind}}, w, window{1, 1})
+			if err != nil || how == untold || how == unsaid {
+				return false, how, reason, err
 			}
 			if v.s.secret == nil {
 				v.s.secret = make(map[int]bool)
@@ -230,7 +279,7 @@ func (v *visit) unlocked(w *walk) (changed bool, err error) {
 	shown := v.s.shown(w.filter.Kinds)
 	changed = len(shown) < len(w.filter.Kinds)
 	w.filter.Kinds = shown
-	return changed, nil
+	return changed, told, "", nil
 }
 
 // shown are the kinds that the relay shows without a login, as far as is known; all of them if none is.

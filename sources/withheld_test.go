@@ -3,7 +3,9 @@ package sources_test
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"rebroadcastr/event"
 	"rebroadcastr/relaytest"
@@ -117,5 +119,162 @@ func TestACountOfEverything(t *testing.T) {
 	wantComplete(t, st, sources.Yes, "")
 	if n := len(r.Got("COUNT")); n > 2 {
 		t.Errorf("%d COUNTs, want the one that tells, and no more", n)
+	}
+}
+
+// withholding is a relay whose gift wraps, more than a page in a row of them, stand between what it shows.
+func withholding(handle func(c *relaytest.Conn, m relaytest.Message) bool) (relaytest.Script, []string) {
+	old := int64(now - 86400*30)
+	events := append(append(run1(70, old), wraps(160, old-1000)...), run1(70, old-9000)...)
+	s := relaytest.Script{Events: events, Cap: 50, Info: `{"supported_nips":[1,45,77],"limitation":{"max_limit":50}}`, Count: true, Handle: handle}
+	s.Paging.Withheld = []int{1059}
+	return s, events
+}
+
+// wantShown fails where a note did not come.
+func wantShown(t *testing.T, in *intake, events []string, st sources.Status) {
+	t.Helper()
+	missing := 0
+	for _, ev := range events {
+		if !in.has(ev) && strings.Contains(ev, `"kind":1,`) {
+			missing++
+		}
+	}
+	if missing > 0 {
+		t.Errorf("%d events that are shown did not come; complete: %v %q", missing, st.Complete, st.Text)
+	}
+}
+
+func ofOne(in *intake, events []string) sources.Options {
+	return sources.Options{Filters: []event.Filter{{Authors: []event.PubKey{author(1)}}}, Once: true, Seen: archived{in, events}}
+}
+
+// TestNoticeBesideCount: a NOTICE that comes while a slow COUNT is under way, about a message of another role on the same connection, does
+// not make a relay one that does not count.
+func TestNoticeBesideCount(t *testing.T) {
+	for _, notice := range []string{"error: could not save", "invalid: bad event"} {
+		t.Run(notice, func(t *testing.T) {
+			var counts atomic.Int64
+			script, events := withholding(func(c *relaytest.Conn, m relaytest.Message) bool {
+				if m.Label == "COUNT" && counts.Add(1) == 1 {
+					c.Send(`["NOTICE","` + notice + `"]`)
+					time.Sleep(1300 * time.Millisecond) // more than a tenth of what a COUNT may take
+				}
+				return false
+			})
+			r, in := relaytest.New(t, script), newIntake(t)
+			st := start(t, r, in, openState(t), ofOne(in, events)).finished()
+			wantComplete(t, st, sources.Yes, "")
+			wantShown(t, in, events, st)
+		})
+	}
+}
+
+// TestOurEndsBesideCount: a source that is paused and resumed while COUNTs are under way has not been refused them.
+func TestOurEndsBesideCount(t *testing.T) {
+	const ends = 4 // more than there may be of the relay's
+	asked := make(chan struct{}, ends)
+	var counts atomic.Int64
+	script, events := withholding(func(c *relaytest.Conn, m relaytest.Message) bool {
+		if m.Label == "COUNT" && counts.Add(1) <= ends {
+			asked <- struct{}{}
+			return true // it is thinking
+		}
+		return false
+	})
+	r, in := relaytest.New(t, script), newIntake(t)
+	g := start(t, r, in, openState(t), ofOne(in, events))
+	for i := range ends {
+		select {
+		case <-asked:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("the relay is not asked to count any more after it was left %d times", i)
+		}
+		g.link.Pause(time.Now())
+		g.link.Resume()
+	}
+	st := g.finished()
+	wantComplete(t, st, sources.Yes, "")
+	wantShown(t, in, events, st)
+}
+
+// TestACounterThatFails: who has answered a COUNT is not taken for one that does not when answers fail, however many in a row.
+func TestACounterThatFails(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		fails int64 // COUNTs, from the fifth on
+		says  string
+		want  sources.Completeness
+	}{
+		{"NOTICE, a few times", 4, `["NOTICE","error: could not parse that now"]`, sources.Yes},
+		{"CLOSED, a few times", 4, `["CLOSED","%s","error: database is busy"]`, sources.Yes},
+		{"CLOSED, from then on", 1 << 30, `["CLOSED","%s","error: database is busy"]`, sources.No},
+		{"CLOSED for good, from then on", 1 << 30, `["CLOSED","%s","unsupported: no COUNT today"]`, sources.No},
+		{"cut, a few times", 4, "", sources.Yes},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var counts atomic.Int64
+			script, events := withholding(func(c *relaytest.Conn, m relaytest.Message) bool {
+				n := int64(0)
+				if m.Label == "COUNT" {
+					n = counts.Add(1)
+				}
+				if n < 5 || n >= 5+test.fails {
+					return false
+				}
+				if test.says == "" {
+					c.Drop()
+				} else {
+					c.Send(strings.ReplaceAll(test.says, "%s", fmt.Sprint("count-", n)))
+				}
+				return true
+			})
+			r, in := relaytest.New(t, script), newIntake(t)
+			st := start(t, r, in, openState(t), ofOne(in, events)).finished()
+			t.Logf("%d COUNTs, complete %v %q", counts.Load(), st.Complete, st.Text)
+			if st.Complete != test.want {
+				t.Errorf("complete: %v %q, want %v", st.Complete, st.Text, test.want)
+			}
+			if st.Complete == sources.Yes {
+				wantShown(t, in, events, st)
+			}
+		})
+	}
+}
+
+// TestNoCount: a relay whose document names NIP-45 and that never answers a COUNT is paged to the end, with few requests more.
+func TestNoCount(t *testing.T) {
+	for _, says := range []string{`["NOTICE","ERROR: bad msg: unknown cmd"]`, `["CLOSED","%s","unsupported: COUNT"]`, `["CLOSED","%s","what?"]`, "cut", "garbage"} {
+		t.Run(says, func(t *testing.T) {
+			events := run1(300, now-86400*30)
+			var counts atomic.Int64
+			r := relaytest.New(t, relaytest.Script{Events: events, Cap: 50, Info: `{"supported_nips":[1,45],"limitation":{"max_limit":50}}`,
+				Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+					if m.Label != "COUNT" {
+						return false
+					}
+					n := counts.Add(1)
+					switch says {
+					case "cut":
+						c.Drop()
+					case "garbage":
+						c.Write([]byte{0xff, 0x05, 'a', 'b', 'c', 'd', 'e'})
+					default:
+						c.Send(strings.ReplaceAll(says, "%s", fmt.Sprint("count-", n)))
+					}
+					return true
+				}})
+			in := newIntake(t)
+			o := ofOne(in, nil)
+			o.Seen = nil
+			st := start(t, r, in, openState(t), o).finished()
+			wantComplete(t, st, sources.Yes, "")
+			if in.count() != len(events) {
+				t.Errorf("%d events came, want %d", in.count(), len(events))
+			}
+			if pages := requests(t, r, "page-"); len(pages) > 40 || counts.Load() > 3 {
+				t.Errorf("%d requests and %d COUNTs, want at most 40 and 3", len(pages), counts.Load())
+			}
+		})
 	}
 }
