@@ -67,6 +67,13 @@ func (x *exchange) quiet(stalled time.Duration) time.Duration {
 	return time.Since(x.heard) - (stalled - x.stalled)
 }
 
+// heardSince says that an event has come after at.
+func (x *exchange) heardSince(at time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.heard.After(at)
+}
+
 // hear waits for the relay's next word, for patience at most.
 func (v *visit) hear(x *exchange, patience time.Duration) (word, error) {
 	for {

@@ -32,18 +32,20 @@ type page struct {
 	recent   int64                     // see answer.add
 	finished chan struct{}
 
-	mu        sync.Mutex
-	answer    answer
-	prev      int64 // created_at of the event before
-	ended     pageEnd
-	isEnded   bool
-	empty     bool          // at its EOSE
-	outside   int           // of the window
-	heard     time.Time     // an event, or the request
-	stalled   time.Duration // the session's, at heard
-	begun     time.Time     // the request
-	before    time.Duration // stalled at begun
-	complaint string        // a NOTICE while nothing had come
+	mu          sync.Mutex
+	answer      answer
+	prev        int64 // created_at of the event before
+	ended       pageEnd
+	isEnded     bool
+	empty       bool          // at its EOSE
+	outside     int           // of the window
+	heard       time.Time     // an event, or the request
+	stalled     time.Duration // the session's, at heard
+	begun       time.Time     // the request
+	before      time.Duration // stalled at begun
+	complaint   string        // a NOTICE while nothing had come, that may stand for an answer
+	noticedAt   time.Time     // when that came
+	stalledThen time.Duration // the session's stalled, then
 }
 
 // pageEnd is how a page ended; the zero value: by silence.
@@ -95,7 +97,7 @@ func (p *page) event(id event.ID, at int64, readable, stranger bool, stalled tim
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.heard, p.stalled = time.Now(), stalled
-	if p.isEnded && !p.empty {
+	if p.complaint = ""; p.isEnded && !p.empty { // what was complained of is not this page
 		return true
 	}
 	switch {
@@ -127,7 +129,7 @@ func (p *page) event(id event.ID, at int64, readable, stranger bool, stalled tim
 func (p *page) counted(id event.ID, stalled time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.heard, p.stalled = time.Now(), stalled
+	p.heard, p.stalled, p.complaint = time.Now(), stalled, ""
 	p.answer.n++
 	if len(p.answer.ids) < maxRepeated {
 		p.answer.ids[id] = struct{}{}
@@ -147,33 +149,40 @@ func (p *page) end(e pageEnd) {
 }
 
 // noticed remembers a NOTICE that may stand for this page's EOSE: some relays refuse a REQ so. false: it cannot.
-func (p *page) noticed(text string) bool {
+func (p *page) noticed(text string, stalled time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.isEnded || p.complaint != "" || p.answer.n > 0 || p.answer.unread > 0 || p.outside > 0 {
 		return false
 	}
-	p.complaint = text
+	p.complaint, p.noticedAt, p.stalledThen = text, time.Now(), stalled
 	return true
 }
 
 // silent says how long to wait before the page counts as ended by silence; 0: now. heard is when an event came for a page
-// that was asked for earlier: a relay may answer one after the other.
+// that was asked for earlier: a relay may answer one after the other. After a NOTICE a tenth of idle is enough, from then on.
 func (p *page) silent(idle, stalled time.Duration, heard time.Time, stalledThen time.Duration) (left time.Duration, complaint string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if whole := longest * idle; time.Since(p.begun)-(stalled-p.before) > whole {
 		return 0, fmt.Sprintf("no EOSE within %s", whole)
 	}
-	if p.complaint != "" {
-		idle /= 10
-	}
 	if heard.Before(p.heard) || p.complaint != "" {
 		heard, stalledThen = p.heard, p.stalled
 	}
 	// While the reader waits for our own stages, the relay's clock stands still.
-	quiet := time.Since(heard) - (stalled - stalledThen)
-	return idle - quiet, p.complaint
+	left = idle - (time.Since(heard) - (stalled - stalledThen))
+	if p.complaint != "" {
+		left = min(left, idle/10-(time.Since(p.noticedAt)-(stalled-p.stalledThen)))
+	}
+	return left, p.complaint
+}
+
+// done says that the page has come to its EOSE.
+func (p *page) done() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.isEnded && p.ended.eose
 }
 
 // lastHeard is when something came for the page.

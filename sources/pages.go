@@ -2,8 +2,12 @@ package sources
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"rebroadcastr/relay"
 )
 
 // openPages are the pages under way, the one first asked for first.
@@ -13,7 +17,12 @@ type openPages struct {
 	ended   time.Time     // when the last one that is over was
 	stalled time.Duration // the session's, then
 	over    int           // its number
+	cut     []int         // the numbers of the last that are over without an EOSE
 }
+
+// maxCut pages that are over without an EOSE are remembered: what still comes for one did not come after it. A relay has no more under
+// way at once than there may be subscriptions; the rest is for those that were asked for again.
+const maxCut = 4 * relay.MaxSubscriptions
 
 func (o *openPages) add(p *page) {
 	o.mu.Lock()
@@ -22,8 +31,14 @@ func (o *openPages) add(p *page) {
 }
 
 func (o *openPages) remove(p *page, stalled time.Duration) {
+	eose := p.done()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if !eose {
+		if o.cut = append(o.cut, p.number); len(o.cut) > maxCut {
+			o.cut = slices.Delete(o.cut, 0, len(o.cut)-maxCut)
+		}
+	}
 	o.list = slices.DeleteFunc(slices.Clone(o.list), func(q *page) bool { return q == p })
 	o.ended, o.stalled, o.over = time.Now(), stalled, p.number
 }
@@ -38,6 +53,19 @@ func (o *openPages) of(sub []byte) *page {
 		}
 	}
 	return nil
+}
+
+// gaveUp says that sub is of a page that was over before its EOSE. Numbers up to before are of earlier visits' pages, whose answers
+// may still be on their way on the same socket.
+func (o *openPages) gaveUp(sub []byte, before int) bool {
+	digits, ok := strings.CutPrefix(string(sub), pagePrefix)
+	number, err := strconv.Atoi(digits)
+	if !ok || err != nil {
+		return false
+	}
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return number > 0 && number <= before || slices.Contains(o.cut, number)
 }
 
 func (o *openPages) all() []*page {
@@ -78,10 +106,10 @@ func (o *openPages) busy(stalled func() time.Duration) func() (time.Time, time.D
 }
 
 // noticed gives a NOTICE to the newest page that it may stand for.
-func (o *openPages) noticed(text string) bool {
+func (o *openPages) noticed(text string, stalled time.Duration) bool {
 	list := o.all()
 	for i := len(list) - 1; i >= 0; i-- {
-		if list[i].noticed(text) {
+		if list[i].noticed(text, stalled) {
 			return true
 		}
 	}

@@ -442,14 +442,19 @@ func (v *visit) askIDs(x *exchange, chunk []event.ID) error {
 
 // hearIDs waits for the end of a request for ids.
 func (v *visit) hearIDs(x *exchange) (word, error) {
-	patience, complaint := v.s.o.Idle, ""
+	patience, complaint, at := v.s.o.Idle, "", time.Time{}
 	for {
 		w, err := v.hear(x, patience)
 		switch {
 		case err != nil:
 			return w, err
 		case w.kind == saidNotice: // perhaps instead of an answer
-			patience, complaint = v.s.o.Idle/10, w.text
+			if complaint == "" {
+				at, complaint = time.Now(), w.text
+				patience = min(patience, x.quiet(v.sess.Stalled())+v.s.o.Idle/10)
+			}
+		case w.kind == saidNothing && complaint != "" && x.heardSince(at): // it was about something else
+			patience, complaint = v.s.o.Idle, ""
 		case w.kind == saidNothing && complaint != "":
 			return word{kind: saidNothing, text: complaint}, nil
 		default:

@@ -2,7 +2,10 @@ package sources
 
 import (
 	"testing"
+	"time"
 
+	"rebroadcastr/event"
+	"rebroadcastr/record"
 	"rebroadcastr/relay"
 )
 
@@ -53,5 +56,24 @@ func TestSlots(t *testing.T) {
 				t.Errorf("%d pages at once, want %d", got, c.want)
 			}
 		})
+	}
+}
+
+func (l limited) Stalled() time.Duration { return 0 }
+
+// TestFewerPages: a NOTICE about too many requests makes fewer of the pages while one is unanswered, and one about too many
+// reconciliations does not.
+func TestFewerPages(t *testing.T) {
+	for text, want := range map[string]int64{
+		"ERROR: too many concurrent REQs":         maxPages / 2,
+		"ERROR: too many concurrent NEG requests": 0,
+		"error: could not save":                   0,
+	} {
+		v := &visit{s: New(Options{Once: true}), sess: limited{}}
+		w := newWalk(event.Filter{}, window{0, openEnd}, newManners(500, false))
+		v.open.add(newPage(1, record.Page, w, w.next(500), openEnd, 0))
+		if v.notice(text); v.s.fewest.Load() != want {
+			t.Errorf("%s: %d pages at once, want %d", text, v.s.fewest.Load(), want)
+		}
 	}
 }

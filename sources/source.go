@@ -150,7 +150,7 @@ func (s *Source) Serve(ctx context.Context, sess *relay.Session) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	v := &visit{
-		s: s, sess: sess, ctx: ctx, cancel: cancel, log: s.o.Log, began: s.o.Now().Unix(),
+		s: s, sess: sess, ctx: ctx, cancel: cancel, log: s.o.Log, began: s.o.Now().Unix(), pages: s.pages,
 		signals: make(chan signal, 64), catchUpNow: make(chan struct{}, 1), yields: make(chan struct{}, 1), liveNews: make(chan struct{}, 1),
 	}
 	v.saver.init(s)

@@ -319,3 +319,33 @@ func TestLimitOfARelayThatIsFilled(t *testing.T) {
 		t.Errorf("%d events came, want some, at most 20", n)
 	}
 }
+
+// TestNoticeBesideASlowPage: a relay takes a fourth of Idle for each page, and says meanwhile that it could not save a sink's EVENT.
+func TestNoticeBesideASlowPage(t *testing.T) {
+	r := relaytest.New(t, relaytest.Script{Events: notes(1, 20, 7), Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		if m.Label == "REQ" {
+			time.Sleep(250 * time.Millisecond)
+			c.Send(`["NOTICE","error: could not save"]`)
+			time.Sleep(250 * time.Millisecond)
+		}
+		return false
+	}})
+	st := start(t, r, newIntake(t), openState(t), sources.Options{Once: true, Idle: 2 * time.Second}).finished()
+	wantComplete(t, st, sources.Yes, "")
+	if again := len(requests(t, r, "page-")); again > 4 {
+		t.Errorf("%d requests for one page, want it asked for once", again)
+	}
+}
+
+// TestLateForAnAbandonedPage: what comes for a page that was given up for its silence did not come after an EOSE.
+func TestLateForAnAbandonedPage(t *testing.T) {
+	var reqs atomic.Int64
+	r := relaytest.New(t, relaytest.Script{Events: notes(1, 20, 7), Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		if m.Label == "REQ" && reqs.Add(1) == 1 {
+			time.Sleep(700 * time.Millisecond) // a pause of its disk's
+		}
+		return false
+	}})
+	st := start(t, r, newIntake(t), openState(t), sources.Options{Once: true, Idle: 500 * time.Millisecond}).finished()
+	wantComplete(t, st, sources.Yes, "")
+}

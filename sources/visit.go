@@ -55,6 +55,7 @@ type visit struct {
 	open   openPages
 	at     atomic.Pointer[exchange] // under way
 	late   atomic.Int64             // old events after their page's EOSE
+	pages  int                      // the number of the last one that was asked for before
 	frames int                      // reader only
 	began  int64                    // unix seconds
 
@@ -139,7 +140,7 @@ func (v *visit) event(frame []byte) {
 		}
 		v.got(sub, id, ok)
 	default:
-		v.paged(p, f, raw)
+		v.paged(p, f, sub, raw)
 	}
 	if v.frames++; v.frames%garbageEvery == 0 {
 		if pause := v.s.garbage.judge(&f.Door.Tally); pause != nil {
@@ -149,13 +150,13 @@ func (v *visit) event(frame []byte) {
 }
 
 // paged counts an event for its page p, nil if that is over or was never asked for.
-func (v *visit) paged(p *page, f Frame, raw []byte) {
+func (v *visit) paged(p *page, f Frame, sub, raw []byte) {
 	id := f.Scan.ID
 	at, ok := event.ScanCreatedAt(raw)
 	if !f.Simple {
 		id, at, ok = slowly(raw)
 	}
-	late := p == nil
+	late := p == nil && !v.open.gaveUp(sub, v.pages)
 	if p != nil {
 		late = p.event(id, at, ok, p.stranger(raw), v.sess.Stalled())
 	}
@@ -210,10 +211,12 @@ func (v *visit) tooBig() {
 }
 
 func (v *visit) notice(text string) {
-	if v.open.noticed(text) && relay.TooManyREQ(text) {
-		v.s.fewer()
+	if relay.MayAnswer(text) {
+		if v.open.noticed(text, v.sess.Stalled()) && relay.TooManyREQ(text) {
+			v.s.fewer()
+		}
+		v.said("", word{kind: saidNotice, text: text})
 	}
-	v.said("", word{kind: saidNotice, text: text})
 	v.tell(signal{notice: true, reason: text})
 }
 
