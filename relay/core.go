@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,13 +49,15 @@ type core struct {
 	done     chan struct{} // closed by fail
 	progress atomic.Bool
 	negs     atomic.Uint64           // NEG-OPENs so far: a number is used once on a socket
+	compares atomic.Bool             // one of them was answered by a NEG-MSG
 	used     bool                    // a role was served on it; attend's own
 	busy     atomic.Pointer[Session] // whose handler runs
 
 	handlers atomic.Pointer[[]*registered] // copied on write under mu
 
-	mu      sync.Mutex // over end, left and writes of handlers
+	mu      sync.Mutex // over end, owed, left and writes of handlers
 	end     error
+	owed    bool // see awaited
 	left    *End // why we leave, once we do
 	running sync.WaitGroup
 }
@@ -100,6 +103,7 @@ func (c *core) goes(name string, f func() error) {
 
 // fail ends the session. The first reason holds.
 func (c *core) fail(err error) {
+	owed := Theirs(err) && c.awaits() // before c.mu: it takes locks of the roles'
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.end != nil {
@@ -109,7 +113,7 @@ func (c *core) fail(err error) {
 	if c.left != nil && !errors.As(err, &p) {
 		err = c.left // whatever the relay does once we leave, we left
 	}
-	c.end = err
+	c.end, c.owed = err, owed
 	close(c.done)
 	_ = c.wire.Close() // unblocks reader and writer
 }
@@ -118,6 +122,20 @@ func (c *core) err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.end
+}
+
+// awaits says that the relay owes an answer to something that is not a NEG-OPEN.
+func (c *core) awaits() bool {
+	return slices.ContainsFunc(*c.handlers.Load(), func(r *registered) bool {
+		return r.Awaits != nil && !r.removed.Load() && r.Awaits()
+	})
+}
+
+// awaited says that it did when it, or the line, ended the session.
+func (c *core) awaited() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.owed
 }
 
 // stop leaves for the given reason, if the session has not ended yet: what is queued is sent, then the close frame. It

@@ -62,6 +62,7 @@ func (s *Session) Count(ctx context.Context, sub string, f event.Filter, patienc
 				first(notices, text)
 			}
 		},
+		Awaits: func() bool { return true },
 	})()
 	msg := append([]byte(`["COUNT","`+sub+`",`), f.AppendJSON(nil, -1)...)
 	if err := s.Request(ctx, append(msg, ']')); err != nil {

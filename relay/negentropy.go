@@ -16,6 +16,9 @@ const (
 	// negSilence before the first NEG-MSG counts as a refusal: khatru without negentropy answers nothing. After a NOTICE that may be
 	// the answer a tenth of it does.
 	negSilence = 10 * time.Second
+	// negTurn is how long after the NEG-OPEN answers to what was sent before it still put off the end of that silence: a relay that
+	// deals with its messages in turn comes to it behind a window of 500 EVENTs, at 40 a second after 12 s.
+	negTurn = time.Minute
 	// negPatience is the silence after it that ends a reconciliation.
 	negPatience = 30 * time.Second
 	// negWhole such silences one window may take, however much is said: others wait for its place in memory.
@@ -44,13 +47,16 @@ type NegEnd struct {
 	Kind     NegKind
 	Reason   string
 	Answered bool // by a NEG-MSG at least
+	// Beside: the relay owed other answers on the same connection (Handler.Awaits). Its silence before any NEG-MSG, NegBroken, or the
+	// connection's end, NegDropped, may be about those.
+	Beside bool
 }
 
 // negWord is what a relay says in a reconciliation.
 type negWord struct {
 	kind kind // kindNeg, kindNegErr, kindClosed, kindNotice; kindUnknown: nothing, for too long
 	text string
-	most int64
+	most int64 // of kindNegErr
 }
 
 // negotiation is one NEG-OPEN and what the relay says to it; its handler is called by the session's reader.
@@ -63,7 +69,7 @@ type negotiation struct {
 
 	mu      sync.Mutex
 	ended   bool          // by the relay
-	heard   time.Time     // the relay's last NEG-MSG, or our last message
+	heard   time.Time     // the relay's last NEG-MSG, or our last message; before the first answer, also another one that it owed
 	stalled time.Duration // the session's, at heard
 }
 
@@ -178,35 +184,69 @@ func (n *negotiation) hear(patience time.Duration) (negWord, error) {
 	}
 }
 
+// opening waits for the first answer. A NOTICE is one only if it says so; one that may be is the text of the silence that follows.
+// owed: the relay owed other answers when it was asked.
+func (n *negotiation) opening(silence time.Duration, owed bool) (negWord, error) {
+	if owed {
+		defer n.s.Handle(n.others(time.Now().Add(negTurn)))()
+	}
+	for complaint := ""; ; {
+		w, err := n.hear(silence)
+		switch {
+		case err != nil:
+			return w, err
+		case w.kind == kindUnknown && complaint != "":
+			w.text = complaint
+			return w, nil
+		case w.kind != kindNotice:
+			return w, nil
+		}
+		switch subjectOf(w.text, n.sub) {
+		case aboutThis:
+			return w, nil
+		case aboutAnything:
+			if complaint == "" && mayBeTheAnswer(w.text) {
+				silence, complaint = min(silence, n.quiet()+silence/10), w.text
+			}
+		}
+	}
+}
+
+// others hears, until a time, that the relay answers what it was sent before: it has not come to this yet.
+func (n *negotiation) others(until time.Time) *Handler {
+	answered := func() {
+		if time.Now().Before(until) {
+			n.alive()
+		}
+	}
+	return &Handler{
+		OK: func(event.ID, bool, string) { answered() }, EOSE: func(string, string) { answered() },
+		Closed: func(string, string) { answered() }, Count: func(string, Count) { answered() },
+	}
+}
+
 // run answers the relay until the end.
 func (n *negotiation) run(session *reconcile.Session, idle time.Duration) (*reconcile.Session, NegEnd, error) {
 	begun, stalled := time.Now(), n.s.Stalled()
 	reply, rounds, hasty := "", 0, 0
-	first, complaint := min(negSilence, idle), "" // until the first answer; a NOTICE that may be it
+	owed := n.s.core.awaits()
 	for answered := false; ; {
 		if time.Since(begun)-(n.s.Stalled()-stalled) > negWhole*idle {
 			return nil, NegEnd{Kind: NegBroken, Reason: fmt.Sprintf("one window took more than %s", negWhole*idle), Answered: answered}, nil
 		}
-		patience := first
+		var w negWord
+		var err error
 		if answered {
-			patience = idle
+			w, err = n.hear(idle)
+		} else {
+			w, err = n.opening(min(negSilence, idle), owed)
 		}
-		w, err := n.hear(patience)
 		if err != nil {
 			end := NegEnd{Answered: answered}
 			if !answered && Theirs(n.s.Err()) {
-				end.Kind = NegDropped
+				end.Kind, end.Beside = NegDropped, n.s.core.awaited()
 			}
 			return nil, end, err
-		}
-		if w.kind == kindNotice && !answered && !speaksOfNeg(w.text) {
-			if mayBeTheAnswer(w.text) && complaint == "" {
-				first, complaint = min(first, n.quiet()+first/10), w.text
-			}
-			continue
-		}
-		if w.kind == kindUnknown && !answered && complaint != "" {
-			w.text = complaint
 		}
 		if w.kind == kindNegErr && rounds == 1 && hasty < negHasty && strings.EqualFold(w.text, "closed") {
 			if err := n.sayAgain(reply, negHastyPause<<hasty); err != nil {
@@ -216,11 +256,16 @@ func (n *negotiation) run(session *reconcile.Session, idle time.Duration) (*reco
 			continue
 		}
 		if w.kind != kindNeg {
-			if end, ends := judgeNeg(w, answered); ends {
+			silent := w.kind == kindUnknown && !answered
+			beside := silent && (owed || n.s.core.awaits())
+			does := answered || beside || silent && n.s.core.compares.Load()
+			if end, ends := judgeNeg(w, does); ends {
 				if j := ClassifyClosed(w.text); j.Verdict == Slower && j.Cause != CauseTooManyREQ {
 					n.s.Slower(j.Wait)
 				}
-				end.Answered = answered
+				if end.Answered, end.Beside = answered, beside; beside {
+					end.Reason += ", beside other answers that were due"
+				}
 				return nil, end, nil
 			}
 			continue
@@ -232,7 +277,9 @@ func (n *negotiation) run(session *reconcile.Session, idle time.Duration) (*reco
 		n.s.Progress()
 		var done bool
 		reply, done, err = session.Answer(w.text)
-		rounds++
+		if rounds++; err == nil {
+			n.s.core.compares.Store(true)
+		}
 		end := NegEnd{Answered: true}
 		switch {
 		case errors.Is(err, reconcile.ErrTooMany):
@@ -294,31 +341,4 @@ func (n *negotiation) hangUp() error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), negClose)
 	defer cancel()
 	return n.s.Send(ctx, []byte(`["NEG-CLOSE","`+n.sub+`"]`))
-}
-
-// speaksOfNeg says that a NOTICE can be about nothing but a reconciliation.
-func speaksOfNeg(text string) bool { return has(strings.ToLower(text), "negentropy", "neg-") }
-
-// mayBeTheAnswer says that a NOTICE may be a relay's answer to what it does not understand, or has no room for. It may be about
-// something else that was sent on the same connection, so what it means depends on what comes next. The words are those of the
-// relays in https://github.com/hoytech/strfry/issues/124, of strfry's and of khatru's ("failed to parse envelope").
-func mayBeTheAnswer(text string) bool {
-	low := strings.ToLower(text)
-	return TooManyREQ(low) || has(low, "command", "cmd", "message", "msg", "envelope", "parse", "invalid", "recogni", "unknown", "support", "rate-limit")
-}
-
-// judgeNeg says what anything but a NEG-MSG means; ends is false where it means nothing. Relays refuse in many ways: by
-// NEG-ERR, CLOSED, a NOTICE that names no subscription, or silence.
-func judgeNeg(w negWord, answered bool) (end NegEnd, ends bool) {
-	low := strings.ToLower(w.text)
-	busy := TooManyREQ(low) || strings.Contains(low, "rate-limit") || strings.Contains(low, "too many negentropy")
-	switch {
-	case w.kind == kindNegErr && !busy && (w.most > 0 || strings.Contains(low, "too many")):
-		return NegEnd{Kind: NegTooMany, Reason: w.text}, true
-	case w.kind == kindNotice && answered:
-		return end, false
-	case answered, busy:
-		return NegEnd{Kind: NegBroken, Reason: w.text}, true
-	}
-	return NegEnd{Kind: NegRefused, Reason: w.text}, true
 }

@@ -49,6 +49,10 @@ type Handler struct {
 	TooBig func()                                        // a message above Settings.MaxFrame was passed over, perhaps an event
 	Auth   func(challenge string)                        // informational: there is no key to answer with
 	Other  func(label string, frame []byte) (known bool) // a message with another label; the bytes are valid until it returns
+
+	// Awaits says whether the relay owes an answer to what the role has sent: what the relay does may be about that, and not about
+	// what another role has just asked. It is called on any goroutine, at the session's end too, and must not wait.
+	Awaits func() bool
 }
 
 // Session is a role's view of one websocket while it lives.

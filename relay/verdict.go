@@ -188,12 +188,6 @@ func MayAnswer(text string) bool {
 	return !AboutNeg(low) && (mayBeTheAnswer(low) || has(low, "req", "filter", "subscription", "count"))
 }
 
-// AboutNeg says that a NOTICE is about a reconciliation: strfry says "too many concurrent NEG requests".
-func AboutNeg(text string) bool {
-	low := strings.ToLower(text)
-	return speaksOfNeg(low) || has(low, "neg request")
-}
-
 func has(low string, parts ...string) bool {
 	for _, p := range parts {
 		if strings.Contains(low, p) {

@@ -40,8 +40,6 @@ const (
 	maxSurplus = 1_000_000
 	// compareTries of one window whose reconciliation broke off, and comparisons in a row that the relay ended with the session.
 	compareTries = 3
-	// maxDrops sessions in a row that ended while the relay was to answer a NEG-OPEN and nothing else, then that is what ends them.
-	maxDrops = 2
 	// refusedFor is how long a relay that does not reconcile is not asked again.
 	refusedFor = 24 * time.Hour
 	// notNow is how long a comparison that is due and cannot be is put off.
@@ -198,14 +196,7 @@ func (c *comparison) window(lists *relay.Lists, f event.Filter, lo, hi int64, id
 	// No wider than what we have: what only the relay has is of no use here. But for a second, for until is exclusive at some relays.
 	f.Since, f.Until = items[0].CreatedAt, items[len(items)-1].CreatedAt+1
 	d, end, err = lists.Compare(c.ctx, c.a.sess, f, items, 0)
-	switch {
-	case err != nil && end.Kind == relay.NegDropped:
-		if !c.a.awaits() { // otherwise an EVENT may be what ended it
-			s.comparer.drops++
-		}
-	case err == nil || end.Answered:
-		s.comparer.drops = 0
-	}
+	s.comparer.drops.Add(end, err)
 	if end.Kind == relay.NegSettled && err == nil {
 		s.comparer.refuse(time.Time{}, "")
 	}
@@ -348,8 +339,7 @@ func (a *attempt) incomparable(insist bool) (why string, err error) {
 		return reason, nil
 	case info.Known && len(info.NIPs) > 0 && !info.Supports(77):
 		return a.doesNotReconcile("its NIP-11 document does not name it"), nil
-	case s.comparer.drops >= maxDrops:
-		s.comparer.drops = 0
+	case s.comparer.drops.Refuse():
 		return a.doesNotReconcile("the connection ends when it is asked to"), nil
 	}
 	return "", nil

@@ -15,6 +15,7 @@ import (
 	"rebroadcastr/place"
 	"rebroadcastr/reconcile"
 	"rebroadcastr/record"
+	"rebroadcastr/relay"
 	"rebroadcastr/relaytest"
 )
 
@@ -395,6 +396,9 @@ func TestSinksThatDoNotReconcile(t *testing.T) {
 	}
 }
 
+// maxDrops connections that end at a NEG-OPEN, with nothing else under way, tell that it ends them.
+const maxDrops = 2
+
 // TestDroppedWithEventsUnderWay: a connection that ends while EVENTs are unanswered does not tell that the NEG-OPEN ended it, and a
 // NOTICE about one of them does not refuse it.
 func TestDroppedWithEventsUnderWay(t *testing.T) {
@@ -428,5 +432,78 @@ func TestDroppedWithEventsUnderWay(t *testing.T) {
 	r.has(lines)
 	if n := r.out.count("does not reconcile"); n > 0 {
 		t.Errorf("%d lines say that the relay does not reconcile", n)
+	}
+}
+
+// asking is another role on the sink's connection, which sends one REQ once a comparison has begun.
+type asking struct{ after <-chan struct{} }
+
+func (a asking) Serve(ctx context.Context, sess *relay.Session) error {
+	var asked atomic.Bool
+	sess.Handle(&relay.Handler{Awaits: asked.Load})
+	select {
+	case <-a.after:
+		asked.Store(true)
+		if err := sess.Send(ctx, []byte(`["REQ","page-1",{"kinds":[1]}]`)); err != nil {
+			return err
+		}
+	case <-ctx.Done():
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestDroppedByAnotherRolesREQ: what a source asks for on the same connection may end it too.
+func TestDroppedByAnotherRolesREQ(t *testing.T) {
+	waits := make(chan struct{}, 1)
+	var drops atomic.Int64
+	r := newRig(t, relaytest.Script{Negentropy: true, Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		switch {
+		case drops.Load() >= maxDrops:
+			return false
+		case m.Label == "NEG-OPEN":
+			waits <- struct{}{}
+			return true
+		case m.Label == "REQ":
+			drops.Add(1)
+			c.Drop()
+			return true
+		}
+		return false
+	}})
+	r.extra = map[string]relay.Role{"source": asking{waits}}
+	r.o.Seen, r.o.Filters = seenOf{r}, []event.Filter{{}}
+	lines := notes(20)
+	r.log.add(t, record.Origin{}, lines...)
+	r.start()
+	r.settled()
+	if c := r.compared().Compared; c.Text != "" || c.Listed != len(lines) {
+		t.Errorf("compared: %+v; want all of it", c)
+	}
+	if until, why := r.sink.comparer.refused(); !until.IsZero() {
+		t.Errorf("not asked before %s: %s", until, why)
+	}
+}
+
+// TestNegOpenBehindEvents: a relay that deals with its messages in turn, 40 EVENTs a second, comes to a NEG-OPEN behind a full window
+// after 12 s.
+func TestNegOpenBehindEvents(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, relaytest.Script{Negentropy: true, Handle: func(_ *relaytest.Conn, m relaytest.Message) bool {
+		if m.Label == "EVENT" {
+			time.Sleep(25 * time.Millisecond)
+		}
+		return false
+	}})
+	r.o.Settings.OK = relay.DefaultSettings().OK
+	r.o.Seen, r.o.Filters = seenOf{r}, []event.Filter{{}}
+	r.log.add(t, record.Origin{}, notes(700)...)
+	r.start()
+	r.await("a full window", func(s Status) bool { return s.InFlight >= 499 && s.Counters.Delivered > 0 })
+	if c := r.compared().Compared; c.Text != "" || c.Listed == 0 {
+		t.Errorf("compared: %+v; this relay reconciles", c)
+	}
+	if until, why := r.sink.comparer.refused(); !until.IsZero() {
+		t.Errorf("not asked before %s: %s", until, why)
 	}
 }

@@ -56,7 +56,7 @@ type comparer struct {
 	row comparingRow
 
 	// Of the attempt's comparing alone.
-	drops int // sessions in a row that ended while the relay was to answer a NEG-OPEN
+	drops relay.NegDrops
 	tries int // comparisons in a row that the relay ended with the session
 }
 
@@ -201,6 +201,7 @@ func (s *Sink) readComparing() error {
 func (a *attempt) compares(ctx context.Context) error {
 	s := a.s
 	c := &s.comparer
+	a.sess.Handle(&relay.Handler{Awaits: a.awaits}) // until the end: a source that reconciles on this connection should know it too
 	if s.o.Seen == nil || a.sess.Alone() {
 		return nil
 	}

@@ -84,7 +84,7 @@ func (a *attempt) landLocked(f *flight) {
 	}
 }
 
-// awaits says that answers are awaited, or were when the session ended.
+// awaits says that an OK is.
 func (a *attempt) awaits() bool {
 	a.s.mu.Lock()
 	defer a.s.mu.Unlock()

@@ -14,9 +14,8 @@ import (
 const (
 	// refusedFor is how long a relay that does not reconcile is not asked again.
 	refusedFor = 24 * time.Hour
-	// maxDrops sessions in a row that ended while the relay was to answer a NEG-OPEN, then that is what ends them.
-	// A command that ends by itself has three.
-	maxDrops = 2
+	// busyFor is how long a relay that had too much else to do to answer a NEG-OPEN is paged.
+	busyFor = 10 * time.Minute
 )
 
 // negEnd is how the reconciliation of one window ended.
@@ -34,6 +33,7 @@ const (
 	cut                      // the relay lists a part of what it holds, without a word
 	refused                  // the relay does not do it: remembered
 	broken                   // it began and did not come to its end, or cannot be done now
+	busy                     // it was not answered, beside other things: not asked again for busyFor
 	unfetched                // settled, and not everything came
 	paged                    // more is missing than should be asked for by its ids
 )
@@ -46,14 +46,13 @@ var ends = map[relay.NegKind]negKind{
 // differ finds what the relay has of f, since and until included, that items lack. An error ends the visit.
 func (v *visit) differ(lists *relay.Lists, f event.Filter, items []reconcile.Item) (d relay.Difference, end negEnd, err error) {
 	d, out, err := lists.Compare(v.ctx, v.sess, f, items, v.s.o.Idle)
+	v.s.drops.Add(out, err)
+	end = negEnd{ends[out.Kind], out.Reason}
 	switch {
-	case err != nil && out.Kind == relay.NegDropped:
-		v.s.drops++
-	case err == nil || out.Answered:
-		v.s.drops = 0
-	}
-	if end = (negEnd{ends[out.Kind], out.Reason}); end.kind == tooMany && !d.Begun {
+	case end.kind == tooMany && !d.Begun:
 		end.kind = overfull
+	case end.kind == broken && out.Beside:
+		end.kind = busy
 	}
 	return d, end, err
 }
@@ -62,7 +61,7 @@ var keyRefused = []byte("no negentropy until") // unix seconds, 8 bytes big-endi
 
 // reconciles says whether the relay may be asked to.
 func (s *Source) reconciles(info relay.Info) (can bool, err error) {
-	if s.o.Seen == nil || !mayReconcile(info) {
+	if s.o.Seen == nil || !mayReconcile(info) || time.Now().Before(s.notNow) {
 		return false, nil
 	}
 	err = s.o.State.View(func(tx *state.Tx) error {

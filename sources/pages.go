@@ -74,6 +74,13 @@ func (o *openPages) all() []*page {
 	return slices.Clone(o.list)
 }
 
+// any says whether there is one.
+func (o *openPages) any() bool {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return len(o.list) > 0
+}
+
 // heard is when the relay last answered a page that was asked for before p.
 func (o *openPages) heard(p *page) (at time.Time, stalled time.Duration) {
 	o.mu.RLock()

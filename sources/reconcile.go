@@ -79,14 +79,14 @@ func (v *visit) reconcile(f, has event.Filter, w window, force bool, prove func(
 	if err != nil {
 		return out, err
 	}
-	if can && v.s.drops >= maxDrops {
-		v.s.drops, can = 0, false
+	if can && v.s.drops.Refuse() {
+		can = false
 		if err := v.s.doesNotReconcile("the connection ends when it is asked to"); err != nil {
 			return out, err
 		}
 	}
 	if !can || w.lo > w.hi {
-		out.reason, out.page = "the relay does not reconcile", true
+		out.reason, out.page = "the relay is not asked to reconcile", true
 		return out, nil
 	}
 	phase := v.s.Status().Phase
@@ -168,10 +168,13 @@ func (v *visit) reconcile(f, has event.Filter, w window, force bool, prove func(
 			end.kind = refused // it would say so of each second
 			fallthrough
 		default: // what is left is not asked for in this way
-			if end.kind == refused {
+			switch end.kind {
+			case refused:
 				if err := v.s.doesNotReconcile(end.reason); err != nil {
 					return out, err
 				}
+			case busy:
+				v.s.notNow = time.Now().Add(busyFor)
 			}
 			out.page, out.reason = true, end.reason
 			out.left = append(out.left, window{low, part.hi})

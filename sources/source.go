@@ -103,7 +103,8 @@ type Source struct {
 	halved    int           // how often the page was, because of cuts
 	rest      time.Duration // the next session that rests from history does so for so long
 	audits    int           // begun in a row and not come to their end
-	drops     int           // sessions in a row that ended while the relay was to answer a NEG-OPEN
+	drops     relay.NegDrops
+	notNow    time.Time // until then it is not asked to reconcile: it had too much else to do
 	catch     catch
 	headway   headway
 }

@@ -89,7 +89,12 @@ type signal struct {
 }
 
 func (v *visit) handler() *relay.Handler {
-	return &relay.Handler{Event: v.event, EOSE: v.eose, Closed: v.closed, Notice: v.notice, TooBig: v.tooBig}
+	return &relay.Handler{Event: v.event, EOSE: v.eose, Closed: v.closed, Notice: v.notice, TooBig: v.tooBig, Awaits: v.awaits}
+}
+
+// awaits says whether the relay owes an answer to a page, a request for ids, or a plan's live subscriptions.
+func (v *visit) awaits() bool {
+	return v.open.any() || v.at.Load() != nil || !v.s.o.Once && v.stands.Load() < v.s.asked.Load().number
 }
 
 // event takes one EVENT message in and waits while the stages are full.
