@@ -76,6 +76,7 @@ type Source struct {
 	liveLimit  atomic.Int64 // 0, or 1 where 0 is disliked
 	lastEvent  atomic.Int64 // unix ns
 	inTurn     atomic.Bool  // events have come before a page's EOSE
+	told       atomic.Bool  // the relay has answered a COUNT, perhaps too late
 	hasty      atomic.Bool  // events have come after the EOSE of a page that was empty: so they may again
 	reconcile  atomic.Pointer[Reconcile]
 	auditAsked atomic.Int64  // how often Reconcile was called

@@ -89,7 +89,7 @@ type signal struct {
 }
 
 func (v *visit) handler() *relay.Handler {
-	return &relay.Handler{Event: v.event, EOSE: v.eose, Closed: v.closed, Notice: v.notice, TooBig: v.tooBig, Awaits: v.awaits}
+	return &relay.Handler{Event: v.event, EOSE: v.eose, Closed: v.closed, Notice: v.notice, Count: v.told, TooBig: v.tooBig, Awaits: v.awaits}
 }
 
 // awaits says whether the relay owes an answer to a page, a request for ids, or a plan's live subscriptions.

@@ -16,7 +16,7 @@ import (
 // in it tells; a COUNT (NIP-45) of the same window does, for that counts what is withheld too.
 
 const (
-	// countPatience is how long a relay may think about a COUNT.
+	// countPatience is how long a relay may think about a COUNT; as much more after each that nothing came of, up to maxUntold times.
 	countPatience = 10 * time.Second
 	// maxUntold COUNTs in a row to which nothing came, or what may be about something else, or the connection's end, then a relay that
 	// has never answered one is taken for one that does not. One of them may be a busy disk, or a NOTICE about another role's message;
@@ -159,7 +159,9 @@ func (v *visit) count(f event.Filter, w *walk, in window) (total int64, how tall
 		f.Until = max(in.hi+w.edge(), 1)
 	}
 	v.s.counts++
-	n, err := v.sess.Count(v.ctx, fmt.Sprintf("%s%d", countPrefix, v.s.counts), f, countPatience, v.open.busy(v.sess.Stalled))
+	patience := countPatience * time.Duration(1+min(w.m.untold, maxUntold-1))
+	n, err := v.sess.Count(v.ctx, fmt.Sprintf("%s%d", countPrefix, v.s.counts), f, patience, v.open.busy(v.sess.Stalled))
+	w.m.told = w.m.told || v.s.told.Load()
 	var no *relay.NoCount
 	switch {
 	case errors.As(err, &no):
@@ -192,12 +194,16 @@ func (v *visit) count(f event.Filter, w *walk, in window) (total int64, how tall
 	return n.Events, told, "", nil
 }
 
+// told takes note of a COUNT's answer, which may come too late.
+func (v *visit) told(_ string, n relay.Count) {
+	if !n.Approximate {
+		v.s.told.Store(true)
+	}
+}
+
 // missed notes a COUNT that nothing came of.
 func (m *manners) missed() tally {
-	if m.told {
-		return unsaid
-	}
-	if m.untold++; m.untold < maxUntold {
+	if m.untold++; m.told || m.untold < maxUntold {
 		return unsaid
 	}
 	m.counts = false
@@ -218,6 +224,9 @@ func (m *manners) refused() tally {
 // is shown. notNow is why it proves nothing yet, if it does not.
 func (c *crew) count(t *task, a *answer) (again bool, notNow string, err error) {
 	v, w, thin := c.v, t.walk, t.walk.m.thin
+	if !w.m.told && v.s.told.Load() {
+		w.m.told, w.m.counts = true, true
+	}
 	for {
 		in, ok := w.uncounted(a)
 		if !ok {

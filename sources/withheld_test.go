@@ -145,6 +145,9 @@ func wantShown(t *testing.T, in *intake, events []string, st sources.Status) {
 	}
 }
 
+// maxUntold is sources': so many failures in a row, and a relay that has never answered is not asked to count any more.
+const maxUntold = 3
+
 func ofOne(in *intake, events []string) sources.Options {
 	return sources.Options{Filters: []event.Filter{{Authors: []event.PubKey{author(1)}}}, Once: true, Seen: archived{in, events}}
 }
@@ -152,13 +155,21 @@ func ofOne(in *intake, events []string) sources.Options {
 // TestNoticeBesideCount: a NOTICE that comes while a slow COUNT is under way, about a message of another role on the same connection, does
 // not make a relay one that does not count.
 func TestNoticeBesideCount(t *testing.T) {
-	for _, notice := range []string{"error: could not save", "invalid: bad event"} {
-		t.Run(notice, func(t *testing.T) {
+	for _, test := range []struct {
+		notice string
+		counts int64         // such COUNTs
+		takes  time.Duration // each: more than a tenth of what it may
+	}{
+		{"error: could not save", 1, 1300 * time.Millisecond},
+		{"invalid: bad event", 1, 1300 * time.Millisecond},
+		{"invalid: bad event, and every answer is late", maxUntold, 3500 * time.Millisecond},
+	} {
+		t.Run(test.notice, func(t *testing.T) {
 			var counts atomic.Int64
 			script, events := withholding(func(c *relaytest.Conn, m relaytest.Message) bool {
-				if m.Label == "COUNT" && counts.Add(1) == 1 {
-					c.Send(`["NOTICE","` + notice + `"]`)
-					time.Sleep(1300 * time.Millisecond) // more than a tenth of what a COUNT may take
+				if m.Label == "COUNT" && counts.Add(1) <= test.counts {
+					c.Send(`["NOTICE","` + test.notice + `"]`)
+					time.Sleep(test.takes)
 				}
 				return false
 			})
@@ -172,7 +183,7 @@ func TestNoticeBesideCount(t *testing.T) {
 
 // TestOurEndsBesideCount: a source that is paused and resumed while COUNTs are under way has not been refused them.
 func TestOurEndsBesideCount(t *testing.T) {
-	const ends = 4 // more than there may be of the relay's
+	const ends = maxUntold + 1
 	asked := make(chan struct{}, ends)
 	var counts atomic.Int64
 	script, events := withholding(func(c *relaytest.Conn, m relaytest.Message) bool {
