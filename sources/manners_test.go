@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"rebroadcastr/event"
+	"rebroadcastr/relay"
 )
 
 // A walk that gives its older half away, again and again, misses nothing, and costs hardly more.
@@ -348,5 +349,29 @@ func TestAProbeTellsAllWalks(t *testing.T) {
 		if _, ok := walks[1].spared(); !ok || walks[1].step() == stepProbe || walks[1].step() != walks[0].step() {
 			t.Errorf("more %t: after the first walk's probe the second goes on: %t, with step %d; want that of the first, %d", more, ok, walks[1].step(), walks[0].step())
 		}
+	}
+}
+
+// TestWhatWasCountedOutlivesTheDocument: a relay that was seen to withhold, and whose NIP-11 document says something else or cannot be had,
+// is still asked to count, and is not taken for one that shows all.
+func TestWhatWasCountedOutlivesTheDocument(t *testing.T) {
+	v := &visit{s: New(Options{}), sess: limited{info: relay.Info{Known: true, NIPs: []int{1, 45}, Limits: relay.Limits{MaxLimit: 50}}}}
+	m := v.manners()
+	if !m.counts {
+		t.Fatal("a relay whose document names NIP-45 is not asked to count")
+	}
+	m.told, m.heeds = true, true
+	m.withholds()
+	for _, info := range []relay.Info{{}, {Known: true, NIPs: []int{1}, Limits: relay.Limits{MaxLimit: 100}}} {
+		v.sess = limited{info: info}
+		if m := v.manners(); !m.counts || !m.told || !m.heeds || !m.hides || m.thin != (info.Limits.MaxLimit > 0) {
+			t.Errorf("%+v: %+v; want it to be one that counts and withholds", info, m)
+		}
+	}
+	never := &visit{s: New(Options{}), sess: v.sess}
+	never.manners().untold = maxUntold
+	never.sess = limited{}
+	if m := never.manners(); m.counts || m.told || m.hides {
+		t.Errorf("%+v; want a relay that has never counted not to be asked to", m)
 	}
 }
