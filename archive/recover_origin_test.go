@@ -113,6 +113,58 @@ func TestRenumbersBehindDamageWithoutOrigins(t *testing.T) {
 	}
 }
 
+// Who had read the lines that were renumbered reads them again; nobody else goes back.
+func TestResume(t *testing.T) {
+	d, text, origin := written(t, 12)
+	whole, origins := d.content(text), d.content(origin)
+	before := readAll(t, opened(t, archive.Options{Dir: "/a", FS: d}), place.Place{})
+	to := int(before[6].Place.Offset())
+	hole := int(before[4].Place.Offset()) // events 4 and 5, with 6 behind them: their newlines are gone
+	damaged := whole[:hole] + strings.Repeat("\x00", to-hole) + whole[to:]
+	second := strings.Index(origins[40:], "RBob") + 40
+	for name, tt := range map[string]struct {
+		text, origins string
+		back          place.Place // where who was behind it goes on; zero: nobody goes back
+	}{
+		"undamaged":                   {whole, origins, place.Place{}},
+		"origins cut":                 {whole, origins[:second], place.Place{}},
+		"damaged, ordinals are known": {damaged, origins, place.Place{}},
+		"damaged, origins cut":        {damaged, origins[:second], before[7].Place},
+		"the same, and its end cut":   {damaged[:before[10].Place.Offset()], origins[:second], before[7].Place},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// A state that was last written when there was nothing: it reserved the ordinals that have been told.
+			o := archive.Options{Dir: "/a", FS: newDisk(), State: openState(t, filepath.Join(t.TempDir(), "state.db"))}
+			if err := opened(t, o).Close(); err != nil {
+				t.Fatal(err)
+			}
+			after := newDisk()
+			after.set(text, tt.text)
+			after.set(origin, tt.origins)
+			o.FS = after
+			a := opened(t, o)
+			defer a.Close()
+			for _, rec := range before {
+				want := rec.End
+				if !tt.back.IsZero() && tt.back.Before(rec.End) {
+					want = tt.back
+				}
+				if got, err := a.Resume(rec.End, rec.Ordinal+1); err != nil || got != want {
+					t.Errorf("from %s, ordinal %d: %s, %v; want %s", rec.End, rec.Ordinal+1, got, err, want)
+				}
+			}
+			for _, rec := range readAll(t, a, place.Place{}) { // by the ordinals of now there is nothing to go back for
+				if got, err := a.Resume(rec.End, rec.Ordinal+1); err != nil || got != rec.End {
+					t.Errorf("from %s, ordinal %d: %s, %v; want no other place", rec.End, rec.Ordinal+1, got, err)
+				}
+			}
+			if got, err := a.Resume(place.Place{}, 0); err != nil || !got.IsZero() {
+				t.Errorf("from the start: %s, %v", got, err)
+			}
+		})
+	}
+}
+
 // The same where a line before the damage has lost its record too: its ordinal is the one that it is counted to have.
 func TestRenumbersAboveLinesWithoutOrigins(t *testing.T) {
 	d, text, origin := written(t, 8)

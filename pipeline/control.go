@@ -283,7 +283,7 @@ func (m *Mirror) bareSink(cfg *config.Config, relayURL string) sinks.Options {
 	a := m.o.Store.Archive
 	return sinks.Options{
 		URL: relayURL, State: m.o.Store.State, Settings: cfg.Relay(relayURL), Now: m.o.Now, Log: m.log,
-		Open: func(from place.Place) (sinks.Reader, error) { return a.Reader(from), nil }, End: a.End, Past: m.o.Store.Index,
+		Open: func(from place.Place) (sinks.Reader, error) { return a.Reader(from), nil }, End: a.End, Resume: a.Resume, Past: m.o.Store.Index,
 	}
 }
 

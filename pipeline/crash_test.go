@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"go.etcd.io/bbolt"
 
 	"rebroadcastr/config"
 	"rebroadcastr/relaytest"
@@ -171,6 +173,48 @@ func (c *crash) fresh(name string) int {
 	return len(mustRead(c.t, name)) - len(early)
 }
 
+// tail are the lines of the last segment that were written after the first moment, as they were then.
+func (c *crash) tail() []string {
+	c.t.Helper()
+	late, err := filepath.Glob(filepath.Join(c.late, "events_*.jsonl"))
+	if err != nil || len(late) == 0 {
+		c.t.Fatalf("%d segments in %s: %v", len(late), c.late, err)
+	}
+	name := slices.Max(late)
+	text := mustRead(c.t, name)
+	lines := slices.Collect(strings.Lines(string(text[len(text)-c.fresh(name):])))
+	if len(lines) < 3 {
+		c.t.Fatalf("%d lines in the tail of %s, want some behind the first", len(lines), name)
+	}
+	return lines
+}
+
+// oldMark has the row's state know no more of what is durable than the first moment's did.
+func (c *crash) oldMark() {
+	c.t.Helper()
+	bucket, key := []byte("archive"), []byte("mark")
+	var mark []byte
+	early, err := bbolt.Open(filepath.Join(c.early, "state.db"), 0o600, &bbolt.Options{ReadOnly: true})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	err = early.View(func(tx *bbolt.Tx) error {
+		mark = bytes.Clone(tx.Bucket(bucket).Get(key))
+		return nil
+	})
+	if err := errors.Join(err, early.Close()); err != nil || mark == nil {
+		c.t.Fatalf("the mark of the first moment: %x, %v", mark, err)
+	}
+	db, err := bbolt.Open(filepath.Join(c.dir, "state.db"), 0o600, nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucket).Put(key, mark) })
+	if err := errors.Join(err, db.Close()); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
 // damage rewrites a file.
 func (c *crash) damage(name string, f func(b []byte) []byte) {
 	c.t.Helper()
@@ -270,6 +314,17 @@ var crashTable = []row{
 		c.mix(c.late, c.early, c.early)
 		c.damage(c.last(".origin"), func(b []byte) []byte { return b[:len(b)*2/3] })
 	}, theSecond},
+	{"a page cut out of the tail and of its origins, ledger ahead", func(c *crash) {
+		// The ordinals of the lines behind it are not known any more: they get new ones, and the ledger goes back to them.
+		c.mix(c.late, c.early, c.late)
+		c.oldMark()
+		tail := c.tail()
+		text := c.last(".jsonl")
+		hole := len(mustRead(c.t, text)) - len(strings.Join(tail, ""))
+		c.damage(text, func(b []byte) []byte { clear(b[hole:][:len(tail[0])]); return b })
+		origins := c.last(".origin")
+		c.damage(origins, func(b []byte) []byte { return b[:max(len(b)-c.fresh(origins), 32)] })
+	}, func(c *crash) []string { return c.tail() }},
 	{"origins gone", func(c *crash) {
 		c.mix(c.late, c.late, c.early)
 		remove(c.t, c.last(".origin"))

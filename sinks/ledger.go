@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"rebroadcastr/place"
 	"rebroadcastr/record"
 )
 
@@ -89,6 +90,21 @@ func (l *ledger) Next(rec *record.Record) (item, error) {
 	l.frontier = mark{rec.Ordinal + 1, rec.End}
 	l.dirty = true
 	return item{mark: m}, nil
+}
+
+// resume moves the frontier back to lines that were renumbered since they were met: whatever is kept of their old ordinals stands on
+// no line any more, so they are met again. A ledger that has met nothing begins where it begins.
+func (l *ledger) resume(where func(place.Place, uint64) (place.Place, error)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if where == nil || l.frontier.Ordinal <= l.counters.Before {
+		return nil
+	}
+	at, err := where(l.frontier.Place, l.frontier.Ordinal)
+	if err == nil && at.Before(l.frontier.Place) {
+		l.frontier.Place, l.dirty = at, true
+	}
+	return err
 }
 
 // Pass moves the frontier to end when nothing readable is left before it.

@@ -71,14 +71,16 @@ type Options struct {
 	State     State
 	Open      func(from place.Place) (Reader, error)
 	End       func() (place.Place, uint64) // the archive's written end and next ordinal
-	Past      Past                         // asked at each send; nil: nothing was deleted or replaced
-	Seen      Seen                         // nil: the sink is never compared with the archive
-	Filters   []event.Filter               // what it is compared by: they take at least what Want does
-	Reconcile Reconcile                    // what SetReconcile changes later
-	Settings  relay.Settings               // Window and OK
-	Retry     time.Duration                // 0: retryFirst
-	Probe     time.Duration                // 0: probeEvery
-	Trial     time.Duration                // 0: trialEvery
+	// Resume is the place from which a ledger goes on that is at p and has met every ordinal below ordinal. nil: p.
+	Resume    func(p place.Place, ordinal uint64) (place.Place, error)
+	Past      Past           // asked at each send; nil: nothing was deleted or replaced
+	Seen      Seen           // nil: the sink is never compared with the archive
+	Filters   []event.Filter // what it is compared by: they take at least what Want does
+	Reconcile Reconcile      // what SetReconcile changes later
+	Settings  relay.Settings // Window and OK
+	Retry     time.Duration  // 0: retryFirst
+	Probe     time.Duration  // 0: probeEvery
+	Trial     time.Duration  // 0: trialEvery
 	Now       func() time.Time
 	Log       zerolog.Logger
 }
@@ -161,6 +163,9 @@ func New(o Options) (*Sink, error) {
 	l, lost, err := openLedger(o.State, o.URL, start, o.Start.Since, r.key(o.FilterKey))
 	if err != nil {
 		return nil, err
+	}
+	if err := l.resume(o.Resume); err != nil {
+		return nil, fmt.Errorf("find where sink %s goes on: %w", o.URL, err)
 	}
 	s := o.over(l)
 	s.okTime.Store(int64(o.Settings.OK))
