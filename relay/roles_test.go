@@ -70,8 +70,8 @@ func TestBothRolesShareOneWebsocket(t *testing.T) {
 func TestRoleThatFinishesIsDroppedAndTheLastOneEndsTheLink(t *testing.T) {
 	r := relaytest.New(t, relaytest.Script{})
 	finish := make(chan struct{})
-	served := make(chan string, 10)
-	l := run(t, r.URL, quick(), roleFunc(func(context.Context, *relay.Session) error { served <- "source"; return nil }))
+	served, both := make(chan string, 10), make(chan struct{})
+	l := run(t, r.URL, quick(), roleFunc(func(context.Context, *relay.Session) error { served <- "source"; <-both; return nil }))
 	l.Add("sink", roleFunc(func(ctx context.Context, s *relay.Session) error {
 		served <- "sink"
 		select {
@@ -80,6 +80,7 @@ func TestRoleThatFinishesIsDroppedAndTheLastOneEndsTheLink(t *testing.T) {
 		}
 		return nil
 	}))
+	close(both)
 	recv(t, "a role", served)
 	l.until(t, "that only the sink is left", func(s relay.LinkStatus) bool {
 		return len(s.Roles) == 1 && s.Roles[0].Name == "sink" && s.Roles[0].Serving
