@@ -140,7 +140,7 @@ func (w *walk) tookSecond(a answer) {
 			return
 		}
 		if s.mixed {
-			s.mixed, s.n, s.asked, s.small = false, a.size(), w.asked.limit, w.asked.small
+			s.mixed, s.n, s.asked, s.small, s.more = false, a.size(), w.asked.limit, w.asked.small, s.more || a.total > a.n
 			w.second = nil
 			w.look(s)
 			return
