@@ -201,7 +201,6 @@ func (s *Sink) readComparing() error {
 func (a *attempt) compares(ctx context.Context) error {
 	s := a.s
 	c := &s.comparer
-	a.sess.Handle(&relay.Handler{Awaits: a.awaits}) // until the end: a source that reconciles on this connection should know it too
 	if s.o.Seen == nil || a.sess.Alone() {
 		return nil
 	}

@@ -343,7 +343,7 @@ func (s *Sink) Serve(ctx context.Context, sess *relay.Session) error {
 	s.mu.Lock()
 	s.attempt = a
 	s.mu.Unlock()
-	remove := sess.Handle(&relay.Handler{OK: a.heard, Notice: a.notice})
+	remove := sess.Handle(&relay.Handler{OK: a.heard, Notice: a.notice, Awaits: a.awaits})
 	inner, cancel := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
