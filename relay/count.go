@@ -36,7 +36,8 @@ func (e *NoCount) Text() string {
 	return e.Reason
 }
 
-// countWhole times its patience a COUNT may take, whatever the relay is busy with.
+// countWhole times its patience is the longest that a COUNT may take, whatever else the relay answers meanwhile. It ends one at a
+// relay that is busy for ever and does not count; ten, because that many pages of a source may be before it.
 const countWhole = 10
 
 // Count asks how many events the relay stores for f, under a subscription id that nothing else uses. patience is how long the

@@ -205,7 +205,7 @@ func (n *negotiation) opening(silence time.Duration, owed bool) (negWord, error)
 		case aboutThis:
 			return w, nil
 		case aboutAnything:
-			if complaint == "" && mayBeTheAnswer(w.text) {
+			if complaint == "" && complains(w.text) {
 				silence, complaint = min(silence, n.quiet()+silence/10), w.text
 			}
 		}

@@ -45,10 +45,10 @@ func subjectOf(text, sub string) subject {
 	return aboutAnything
 }
 
-// mayBeTheAnswer says that a NOTICE may be a relay's answer to what it does not understand, or has no room for. It may be about
-// something else that was sent on the same connection, so what it means depends on what comes next. The words are those of the
-// relays in https://github.com/hoytech/strfry/issues/124, of strfry's and of khatru's ("failed to parse envelope").
-func mayBeTheAnswer(text string) bool {
+// complains says that a NOTICE may be about something that the relay does not understand, or has no room for: an answer, if to what is
+// not said, so what it means depends on what comes next. The words are those of the relays in
+// https://github.com/hoytech/strfry/issues/124, of strfry's and of khatru's ("failed to parse envelope").
+func complains(text string) bool {
 	low := strings.ToLower(text)
 	return TooManyREQ(low) || has(low, "command", "cmd", "message", "msg", "envelope", "parse", "invalid", "recogni", "unknown", "support", "rate-limit")
 }

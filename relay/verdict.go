@@ -185,7 +185,7 @@ func TooManyREQ(text string) bool {
 // something else that was sent on the same connection.
 func MayAnswer(text string) bool {
 	low := strings.ToLower(text)
-	return !AboutNeg(low) && (mayBeTheAnswer(low) || has(low, "req", "filter", "subscription", "count"))
+	return !AboutNeg(low) && (complains(low) || has(low, "req", "filter", "subscription", "count"))
 }
 
 func has(low string, parts ...string) bool {
