@@ -33,7 +33,8 @@ type task struct {
 	part  int
 
 	request request
-	limited bool // by --limit
+	fewest  int64 // Source.fewest when that was sent
+	limited bool  // by --limit
 }
 
 // crew walks through several windows of one relay at once. Everything but the waiting for an answer is done by run's
@@ -217,6 +218,8 @@ func (c *crew) fly(ctx context.Context, t *task) bool {
 	v.s.pages++
 	recent := v.s.o.Now().Add(-v.s.o.Overlap).Unix()
 	p := newPage(v.s.pages, c.how, t.walk, t.request, recent, v.sess.Stalled())
+	p.fewest = v.s.fewest.Load()
+	t.fewest = p.fewest
 	c.flying = append(c.flying, t)
 	r := t.request // the walk's own may change
 	c.running.Go(func() {

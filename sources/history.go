@@ -158,7 +158,7 @@ func (v *visit) refused(t *task, e pageEnd) (out outcome, again bool, wait time.
 		case j.Verdict == relay.Narrow:
 			return out, false, 0, nil
 		case j.Cause == relay.CauseTooManyREQ:
-			v.s.fewer()
+			v.s.fewer(t.fewest)
 		case j.Verdict == relay.Slower:
 			v.sess.Slower(j.Wait)
 		}

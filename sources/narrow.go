@@ -75,7 +75,7 @@ func (s *Source) narrow(g group, words string) bool {
 	kinds, n := len(g.filter.Kinds), len(g.atoms)
 	switch {
 	case kinds > 1 && (n < 2 || strings.Contains(strings.ToLower(words), "kind")):
-		s.kinds.Store(int64(kinds+1) / 2)
+		lower(&s.kinds, kinds)
 	default:
 		return s.narrower(n)
 	}

@@ -21,7 +21,8 @@ const (
 
 // page is one request for history and what came of it.
 type page struct {
-	number   int // of the source's
+	number   int   // of the source's
+	fewest   int64 // Source.fewest when it was asked for
 	sub      string
 	aside    bool // what comes is counted and left out
 	how      record.How

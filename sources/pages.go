@@ -112,13 +112,12 @@ func (o *openPages) busy(stalled func() time.Duration) func() (time.Time, time.D
 	}
 }
 
-// noticed gives a NOTICE to the newest page that it may stand for.
-func (o *openPages) noticed(text string, stalled time.Duration) bool {
-	list := o.all()
-	for i := len(list) - 1; i >= 0; i-- {
-		if list[i].noticed(text, stalled) {
-			return true
+// noticed gives a NOTICE to the newest page that it may stand for; nil: there is none.
+func (o *openPages) noticed(text string, stalled time.Duration) *page {
+	for _, p := range slices.Backward(o.all()) {
+		if p.noticed(text, stalled) {
+			return p
 		}
 	}
-	return false
+	return nil
 }

@@ -390,7 +390,7 @@ func (v *visit) mostIDs() int {
 // done: it does.
 func (v *visit) fetchSome(chunk []event.ID) (missing []event.ID, again, done bool, err error) {
 	for tries := 0; ; tries++ {
-		x := v.exchange(chunk)
+		x, fewest := v.exchange(chunk), v.s.fewest.Load()
 		err := v.askIDs(x, chunk)
 		var w word
 		if err == nil {
@@ -416,7 +416,7 @@ func (v *visit) fetchSome(chunk []event.ID) (missing []event.ID, again, done boo
 			case j.Verdict == relay.Narrow:
 				return missing, false, false, nil
 			case j.Cause == relay.CauseTooManyREQ:
-				v.s.fewer()
+				v.s.fewer(fewest)
 			case j.Verdict == relay.Slower:
 				v.sess.Slower(j.Wait)
 			}

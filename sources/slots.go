@@ -37,17 +37,18 @@ func (v *visit) slots() int {
 	return min(max(most, 1), relay.MaxSubscriptions)
 }
 
-// fewer halves what is asked of the relay at once: it has complained about the number of subscriptions. Where one page is too many, it
-// is asked for without the live subscriptions.
-func (s *Source) fewer() {
-	now := s.fewest.Load()
-	switch now {
+// fewer halves what is asked of the relay at once: it has complained about the number of subscriptions, at a request that was sent when
+// fewest was then. So many that are refused together halve it once. Where one page is too many, it is asked for without the live
+// subscriptions.
+func (s *Source) fewer(then int64) {
+	switch then {
 	case 0:
-		now = maxPages
+		s.fewest.CompareAndSwap(0, maxPages/2)
 	case 1:
 		s.noRoom.Store(true)
+	default:
+		s.fewest.CompareAndSwap(then, then/2)
 	}
-	s.fewest.Store(max(1, now/2))
 }
 
 // eventstore says whether the relay's software is built on it: its full pages for several authors are not always the newest

@@ -77,3 +77,53 @@ func TestFewerPages(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusedTogether: what was sent before a bound was learned, and is refused after, makes it no lower for another page, and no higher for
+// wider filters.
+func TestRefusedTogether(t *testing.T) {
+	v := &visit{s: New(Options{Once: true}), sess: limited{}}
+	ten := func() {
+		w := newWalk(event.Filter{}, window{0, openEnd}, newManners(500, false))
+		for n := range maxPages {
+			p := newPage(n, record.Page, w, w.next(500), openEnd, 0)
+			p.fewest = v.s.fewest.Load()
+			v.open.add(p)
+		}
+		for range maxPages {
+			v.notice("ERROR: too many concurrent REQs")
+		}
+		for _, p := range v.open.all() {
+			v.open.remove(p, 0)
+		}
+	}
+	for _, want := range []int64{5, 2, 1, 1} {
+		if ten(); v.s.fewest.Load() != want {
+			t.Fatalf("%d pages at once, want %d", v.s.fewest.Load(), want)
+		}
+	}
+	if !v.s.noRoom.Load() {
+		t.Error("one page is too many, and it still counts as having room beside the live subscriptions")
+	}
+	closed := pageEnd{closed: true, reason: "rate-limited: too many concurrent REQs"}
+	v = &visit{s: New(Options{Once: true, Backoff: relay.DefaultSettings().Backoff}), sess: limited{}}
+	for range maxPages {
+		if _, again, _, err := v.refused(&task{}, closed); !again || err != nil {
+			t.Fatalf("not asked again: %v", err)
+		}
+	}
+	if v.s.fewest.Load() != 5 || v.s.noRoom.Load() {
+		t.Errorf("%d pages at once, want 5", v.s.fewest.Load())
+	}
+
+	group := func(atoms, kinds int) group {
+		return group{atoms: make([]atom, atoms), filter: event.Filter{Kinds: make([]int, kinds)}}
+	}
+	for _, c := range []struct{ atoms, kinds, chunk, most int }{
+		{10, 9, 5, 0}, {2, 9, 1, 0}, {5, 9, 1, 0}, {1, 9, 1, 5}, {1, 4, 1, 2}, {1, 5, 1, 2},
+	} {
+		v.s.narrow(group(c.atoms, c.kinds), "blocked: too many things")
+		if got, kinds := v.s.chunk.Load(), v.s.kinds.Load(); got != int64(c.chunk) || kinds != int64(c.most) {
+			t.Errorf("%d authors and %d kinds are refused: asked for %d and %d at once, want %d and %d", c.atoms, c.kinds, got, kinds, c.chunk, c.most)
+		}
+	}
+}

@@ -220,8 +220,19 @@ func (s *Source) narrower(n int) bool {
 	if n < 2 {
 		return false
 	}
-	s.chunk.Store(int64(n+1) / 2)
+	lower(&s.chunk, n)
 	return true
+}
+
+// lower makes a bound, 0 being none, half of what was refused. What was sent before it was learned may be refused after: it raises nothing.
+func lower(bound *atomic.Int64, refused int) {
+	half := int64(refused+1) / 2
+	for {
+		now := bound.Load()
+		if now > 0 && now <= half || bound.CompareAndSwap(now, half) {
+			return
+		}
+	}
 }
 
 // wait is the pause before a try, from 0; at least what the relay asked for.

@@ -217,8 +217,8 @@ func (v *visit) tooBig() {
 
 func (v *visit) notice(text string) {
 	if relay.MayAnswer(text) {
-		if v.open.noticed(text, v.sess.Stalled()) && relay.TooManyREQ(text) {
-			v.s.fewer()
+		if p := v.open.noticed(text, v.sess.Stalled()); p != nil && relay.TooManyREQ(text) {
+			v.s.fewer(p.fewest)
 		}
 		v.said("", word{kind: saidNotice, text: text})
 	}

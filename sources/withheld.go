@@ -160,6 +160,7 @@ func (v *visit) count(f event.Filter, w *walk, in window) (total int64, how tall
 		f.Until = max(in.hi+w.edge(), 1)
 	}
 	v.s.counts++
+	fewest := v.s.fewest.Load()
 	patience := countPatience * time.Duration(1+min(w.m.untold, maxUntold-1))
 	n, err := v.sess.Count(v.ctx, fmt.Sprintf("%s%d", countPrefix, v.s.counts), f, patience, v.open.busy(v.sess.Stalled))
 	w.m.told = w.m.told || v.s.told.Load()
@@ -178,7 +179,7 @@ func (v *visit) count(f event.Filter, w *walk, in window) (total int64, how tall
 		case j.Verdict == relay.Paused, j.Verdict == relay.Narrow: // it says so of this subscription
 			return 0, w.m.refused(), reason, nil
 		case j.Cause == relay.CauseTooManyREQ:
-			v.s.fewer()
+			v.s.fewer(fewest)
 		case j.Verdict == relay.Slower:
 			v.sess.Slower(j.Wait)
 		}
