@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,6 +101,12 @@ func (s *Session) Handle(h *Handler) (remove func()) {
 	return func() {
 		r.removed.Store(true)
 		s.core.unregister(r)
+		if r.mu.TryLock() { // else it is being called: leave waits for that
+			r.mu.Unlock()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.handlers = slices.DeleteFunc(s.handlers, func(h *registered) bool { return h == r })
+		}
 	}
 }
 
