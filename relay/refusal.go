@@ -47,10 +47,11 @@ func subjectOf(text, sub string) subject {
 
 // complains says that a NOTICE may be about something that the relay does not understand, or has no room for: an answer, if to what is
 // not said, so what it means depends on what comes next. The words are those of the relays in
-// https://github.com/hoytech/strfry/issues/124, of strfry's and of khatru's ("failed to parse envelope").
+// https://github.com/hoytech/strfry/issues/124, of strfry's and of khatru's ("failed to parse envelope"), and of nostream's, which drops a
+// message and says "rate limited".
 func complains(text string) bool {
 	low := strings.ToLower(text)
-	return TooManyREQ(low) || has(low, "command", "cmd", "message", "msg", "envelope", "parse", "invalid", "recogni", "unknown", "support", "rate-limit")
+	return NotNow(low) || has(low, "command", "cmd", "message", "msg", "envelope", "parse", "invalid", "recogni", "unknown", "support")
 }
 
 // judgeNeg says what anything but a NEG-MSG means; ends is false where it means nothing. Relays refuse in many ways: by
@@ -58,7 +59,7 @@ func complains(text string) bool {
 // does not reconcile.
 func judgeNeg(w negWord, does bool) (end NegEnd, ends bool) {
 	low := strings.ToLower(w.text)
-	busy := TooManyREQ(low) || strings.Contains(low, "rate-limit") || strings.Contains(low, "too many negentropy")
+	busy := NotNow(low) || strings.Contains(low, "too many negentropy")
 	switch {
 	case w.kind == kindNegErr && !busy && (w.most > 0 || strings.Contains(low, "too many")):
 		return NegEnd{Kind: NegTooMany, Reason: w.text}, true

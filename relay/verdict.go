@@ -181,6 +181,11 @@ func TooManyREQ(text string) bool {
 	return has(low, "too many concurrent", "too many subscriptions", "too many open subscriptions", "too many reqs")
 }
 
+// NotNow says that a NOTICE or CLOSED refuses what it may take later: there is too much at once, or too soon.
+func NotNow(text string) bool {
+	return TooManyREQ(text) || has(strings.ToLower(text), "rate-limit", "rate limit")
+}
+
 // MayAnswer says that a NOTICE may be a relay's answer to a REQ or COUNT. It names no subscription, and may as well be about
 // something else that was sent on the same connection.
 func MayAnswer(text string) bool {

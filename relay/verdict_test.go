@@ -119,4 +119,12 @@ func TestClassifyClosed(t *testing.T) {
 	if !TooManyREQ("ERROR: too many concurrent REQs") || TooManyREQ("too many tags") {
 		t.Error("TooManyREQ does not tell strfry's notice from others")
 	}
+	for text, want := range map[string]bool{
+		"ERROR: too many concurrent REQs": true, "rate limited": true, "rate-limited: slow down": true, "Rate limit exceeded": true,
+		"too many tags": false, "error: database is busy": false, "unsupported: COUNT": false,
+	} {
+		if NotNow(text) != want || want && !MayAnswer(text) {
+			t.Errorf("NotNow(%q) = %v, MayAnswer = %v", text, NotNow(text), MayAnswer(text))
+		}
+	}
 }

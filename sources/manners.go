@@ -1,5 +1,7 @@
 package sources
 
+import "time"
+
 // steadyAfter so many pages that were cut at the same size, the relay counts events and nothing else.
 const steadyAfter = 3
 
@@ -13,34 +15,35 @@ const leastCap = 20
 // manners are what is known of how one relay gives its pages: what its NIP-11 document says, until what comes says
 // otherwise. All walks at a relay share them.
 type manners struct {
-	page     int   // most events that one request asks for
-	first    int   // page, before anything was learned
-	said     bool  // its document says how many
-	sure     bool  // the relay says that it gives as many as page; believed once it has, and nothing says otherwise
-	edge     int64 // 1: the relay's until is exclusive
-	known    bool  // edge is known
-	largest  int   // page so far
-	filled   int   // so many were asked for, and came
-	cut      int   // the smallest page below what was asked for that something was missing from; 0: none
-	cuts     int   // how often that was so
-	uneven   bool  // and not always at the same size: some relays count bytes
-	another  bool  // page than first was tried
-	steps    int   // see orderedAfter
-	finished int   // the largest page that the relay called its last (NIP-67) and after which nothing came
-	lies     bool  // something did
-	tells    bool  // it does not say so of every page
-	always   bool  // it says that there is more where there is nothing
-	fickle   bool  // an event that came did not come again, and then did: several databases behind one address
-	gave     int   // so many came of what was asked for only to see how many do
-	counts   bool  // it answers COUNT, as far as we know
-	told     bool  // it has answered one
-	untold   int   // COUNTs in a row to which no answer came, or one that may pass
-	heeds    bool  // it looks at since and until then
-	hides    bool  // it has counted more than it gave
-	thin     bool  // it takes events out of its pages: it has more in a window than came, and gave all that it gives
-	probed   int   // so many events of anybody were asked for, only to see how many come
-	came     int   // events, on all pages
-	twice    int   // of them, on pages that were asked for again in parts
+	page     int           // most events that one request asks for
+	first    int           // page, before anything was learned
+	said     bool          // its document says how many
+	sure     bool          // the relay says that it gives as many as page; believed once it has, and nothing says otherwise
+	edge     int64         // 1: the relay's until is exclusive
+	known    bool          // edge is known
+	largest  int           // page so far
+	filled   int           // so many were asked for, and came
+	cut      int           // the smallest page below what was asked for that something was missing from; 0: none
+	cuts     int           // how often that was so
+	uneven   bool          // and not always at the same size: some relays count bytes
+	another  bool          // page than first was tried
+	steps    int           // see orderedAfter
+	finished int           // the largest page that the relay called its last (NIP-67) and after which nothing came
+	lies     bool          // something did
+	tells    bool          // it does not say so of every page
+	always   bool          // it says that there is more where there is nothing
+	fickle   bool          // an event that came did not come again, and then did: several databases behind one address
+	gave     int           // so many came of what was asked for only to see how many do
+	counts   bool          // it answers COUNT, as far as we know
+	told     bool          // it has answered one
+	untold   int           // COUNTs in a row to which no answer came, or one that may pass
+	slow     time.Duration // it took for the last one
+	heeds    bool          // it looks at since and until then
+	hides    bool          // it has counted more than it gave
+	thin     bool          // it takes events out of its pages: it has more in a window than came, and gave all that it gives
+	probed   int           // so many events of anybody were asked for, only to see how many come
+	came     int           // events, on all pages
+	twice    int           // of them, on pages that were asked for again in parts
 }
 
 func newManners(page int, sure bool) *manners {
@@ -51,7 +54,7 @@ func newManners(page int, sure bool) *manners {
 // unknown: a document that could not be had says nothing.
 func (m *manners) learned(before *manners) {
 	m.edge, m.known, m.steps = before.edge, before.known, before.steps
-	m.told, m.untold, m.heeds = before.told, before.untold, before.heeds
+	m.told, m.untold, m.slow, m.heeds = before.told, before.untold, before.slow, before.heeds
 	m.counts = m.counts || before.counts && before.told
 	if before.hides {
 		m.withholds()

@@ -127,3 +127,22 @@ func TestRefusedTogether(t *testing.T) {
 		}
 	}
 }
+
+// TestPatience: a slow relay gets the time for a COUNT that it needs, a silent one does not get more and more.
+func TestPatience(t *testing.T) {
+	m := newManners(500, false)
+	for i, want := range []time.Duration{10, 20, 40, 80, 10, 10} {
+		if got := m.patience(); got != want*time.Second {
+			t.Errorf("after %d COUNTs that nothing came of: %s, want %d s", i, got, want)
+		}
+		m.missed()
+	}
+	m.untold, m.slow = 0, 35*time.Second
+	if got := m.patience(); got != 70*time.Second {
+		t.Errorf("where the last took 35 s: %s, want 70 s", got)
+	}
+	m.slow = time.Hour
+	if m.missed(); m.patience() != 80*time.Second {
+		t.Errorf("where one took an hour: %s, want 80 s at most", m.patience())
+	}
+}

@@ -16,8 +16,10 @@ import (
 // in it tells; a COUNT (NIP-45) of the same window does, for that counts what is withheld too.
 
 const (
-	// countPatience is how long a relay may think about a COUNT; as much more after each that nothing came of, up to maxUntold times.
+	// countPatience is how long a relay may think about a COUNT; twice as long after each of the first slowerCounts in a row that nothing
+	// came of. One that is silent to more of them is not slow.
 	countPatience = 10 * time.Second
+	slowerCounts  = 3
 	// maxUntold COUNTs in a row to which nothing came, or what may be about something else, or the connection's end, then a relay that
 	// has never answered one is taken for one that does not. One of them may be a busy disk, or a NOTICE about another role's message;
 	// three in a row, each after a wait, hardly are. Each costs a page that is asked for again.
@@ -148,7 +150,7 @@ type tally uint8
 
 const (
 	told   tally = iota
-	untold       // and what was counted tells nothing, or nothing is counted: that is so for good
+	untold       // and what was counted tells nothing, or nothing is counted: that is so until an answer comes after all
 	unsaid       // nothing came of it now: it is asked again
 	locked       // some of the kinds asked for are shown after a login only
 )
@@ -161,27 +163,30 @@ func (v *visit) count(f event.Filter, w *walk, in window) (total int64, how tall
 	}
 	v.s.counts++
 	fewest := v.s.fewest.Load()
-	patience := countPatience * time.Duration(1+min(w.m.untold, maxUntold-1))
-	n, err := v.sess.Count(v.ctx, fmt.Sprintf("%s%d", countPrefix, v.s.counts), f, patience, v.open.busy(v.sess.Stalled))
+	begun := time.Now()
+	n, err := v.sess.Count(v.ctx, fmt.Sprintf("%s%d", countPrefix, v.s.counts), f, w.m.patience(), v.open.busy(v.sess.Stalled))
 	w.m.told = w.m.told || v.s.told.Load()
 	var no *relay.NoCount
 	switch {
 	case errors.As(err, &no):
 		reason = no.Text()
 		v.log.Debug().Str("relay", v.s.o.URL).Str("reason", reason).Msg("what the relay has is not counted")
-		if !no.Closed {
-			return 0, w.m.missed(), reason, nil
-		}
 		switch j := relay.ClassifyClosed(no.Reason); {
+		case relay.TooManyREQ(no.Reason): // this and the next tell nothing of whether it counts
+			v.s.fewer(fewest)
+			return 0, unsaid, reason, nil
+		case relay.NotNow(no.Reason):
+			if no.Closed {
+				v.sess.Slower(j.Wait)
+			}
+			return 0, unsaid, reason, nil
+		case !no.Closed:
+			return 0, w.m.missed(), reason, nil
 		case j.Verdict == relay.Paused && len(f.Kinds) > 0:
 			w.m.told, w.m.untold = true, 0
 			return 0, locked, reason, nil
 		case j.Verdict == relay.Paused, j.Verdict == relay.Narrow: // it says so of this subscription
 			return 0, w.m.refused(), reason, nil
-		case j.Cause == relay.CauseTooManyREQ:
-			v.s.fewer(fewest)
-		case j.Verdict == relay.Slower:
-			v.sess.Slower(j.Wait)
 		}
 		return 0, w.m.missed(), reason, nil
 	case err != nil:
@@ -192,8 +197,18 @@ func (v *visit) count(f event.Filter, w *walk, in window) (total int64, how tall
 	case n.Approximate:
 		return 0, w.m.refused(), "the relay counts approximately", nil
 	}
-	w.m.told, w.m.untold = true, 0
+	w.m.told, w.m.untold, w.m.slow = true, 0, time.Since(begun)
 	return n.Events, told, "", nil
+}
+
+// patience is how long the relay may think about the next COUNT: twice what it took for the last, at least.
+func (m *manners) patience() time.Duration {
+	const longest = countPatience << slowerCounts
+	d := min(max(countPatience, 2*m.slow), longest)
+	if m.untold <= slowerCounts {
+		d = min(d<<m.untold, longest)
+	}
+	return d
 }
 
 // told takes note of a COUNT's answer, which may come too late.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"rebroadcastr/event"
+	"rebroadcastr/relay"
 	"rebroadcastr/relaytest"
 	"rebroadcastr/sources"
 )
@@ -286,6 +287,38 @@ func TestNoCount(t *testing.T) {
 			if pages := requests(t, r, "page-"); len(pages) > 40 || counts.Load() > 3 {
 				t.Errorf("%d requests and %d COUNTs, want at most 40 and 3", len(pages), counts.Load())
 			}
+		})
+	}
+}
+
+// TestCountsNotNow: a relay that has no room or no time for the first COUNTs is not taken for one that does not count.
+func TestCountsNotNow(t *testing.T) {
+	for _, says := range []string{
+		`["NOTICE","ERROR: too many concurrent REQs"]`, `["NOTICE","rate limited"]`, `["CLOSED","%s","rate-limited: slow down"]`,
+		`["CLOSED","%s","error: too many concurrent REQs"]`,
+	} {
+		t.Run(says, func(t *testing.T) {
+			t.Parallel()
+			var counts atomic.Int64
+			script, events := withholding(func(c *relaytest.Conn, m relaytest.Message) bool {
+				if m.Label != "COUNT" {
+					return false
+				}
+				n := counts.Add(1)
+				if n > maxUntold+1 {
+					return false
+				}
+				c.Send(strings.ReplaceAll(says, "%s", fmt.Sprint("count-", n)))
+				return true
+			})
+			events = append(wraps(60, now-100), run1(20, now-160)...) // the first page is empty: nothing was counted before
+			script.Events = events
+			r, in := relaytest.New(t, script), newIntake(t)
+			o := ofOne(in, nil)
+			o.Seen, o.History.Since, o.Backoff = nil, now-300, relay.Backoff{Initial: time.Millisecond, Max: 10 * time.Millisecond, Multiplier: 2}
+			st := start(t, r, in, openState(t), o).finished()
+			wantComplete(t, st, sources.Yes, "")
+			wantShown(t, in, events, st)
 		})
 	}
 }
