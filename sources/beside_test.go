@@ -128,3 +128,31 @@ func TestPageBesideNegOpen(t *testing.T) {
 		t.Errorf("%+v; want it dropped, beside something else", end)
 	}
 }
+
+// TestSilentToSome: a relay that has reconciled on the connection and is silent to other filters (khatru's router is, where one of the relays
+// behind it does not reconcile) is asked for one second a few times, and for the next ones not for a while.
+func TestSilentToSome(t *testing.T) {
+	var all []string
+	for s := range 12 {
+		all = append(all, notesAt(now-86400*30-int64(s)*100, 10)...)
+	}
+	in := newIntake(t)
+	n := &reconciler{events: all}
+	var opens atomic.Int64
+	r := relaytest.New(t, relaytest.Script{Events: all, Cap: 4, Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		if m.Label == "NEG-OPEN" && opens.Add(1) > 1 {
+			return true
+		}
+		return n.handle(c, m)
+	}})
+	o := ofOne(in, all)
+	o.Idle = 300 * time.Millisecond
+	o.Filters[0].Kinds = []int{1}
+	st := start(t, r, in, openState(t), o).finished()
+	if got := opens.Load(); got != 1+negTries {
+		t.Errorf("%d NEG-OPENs for 12 seconds that cannot be paged, want one that is answered and %d that are not; complete %v %q", got, negTries, st.Complete, st.Text)
+	}
+}
+
+// negTries is sources': of one window.
+const negTries = 3

@@ -32,7 +32,8 @@ const (
 	overfull                 // the relay says that it holds more than it reconciles at once
 	cut                      // the relay lists a part of what it holds, without a word
 	refused                  // the relay does not do it: remembered
-	broken                   // it began and did not come to its end, or cannot be done now
+	broken                   // it began and did not come to its end
+	mute                     // it cannot be done now, or is not answered: after negTries not asked again for busyFor
 	busy                     // it was not answered, beside other things: not asked again for busyFor
 	unfetched                // settled, and not everything came
 	paged                    // more is missing than should be asked for by its ids
@@ -53,6 +54,8 @@ func (v *visit) differ(lists *relay.Lists, f event.Filter, items []reconcile.Ite
 		end.kind = overfull
 	case end.kind == broken && out.Beside:
 		end.kind = busy
+	case end.kind == broken && !out.Answered:
+		end.kind = mute
 	}
 	return d, end, err
 }

@@ -135,7 +135,7 @@ func (v *visit) reconcile(f, has event.Filter, w window, force bool, prove func(
 		if err != nil {
 			return out, err
 		}
-		again := end.kind == broken && tries+1 < negTries
+		again := (end.kind == broken || end.kind == mute) && tries+1 < negTries
 		if again {
 			tries++
 			v.s.note("compared again: " + end.reason)
@@ -173,7 +173,7 @@ func (v *visit) reconcile(f, has event.Filter, w window, force bool, prove func(
 				if err := v.s.doesNotReconcile(end.reason); err != nil {
 					return out, err
 				}
-			case busy:
+			case busy, mute:
 				v.s.notNow = time.Now().Add(busyFor)
 			}
 			out.page, out.reason = true, end.reason
