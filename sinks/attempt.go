@@ -120,6 +120,9 @@ func (a *attempt) follow(ctx context.Context) error {
 
 // run sends until ctx or the session ends, or an error.
 func (a *attempt) run(ctx context.Context) (err error) {
+	if err := a.s.ledger.resume(a.s.o.Resume); err != nil {
+		return fmt.Errorf("find where to go on in the archive: %w", err)
+	}
 	_, _, frontier, _ := a.s.ledger.Account()
 	if a.reader, err = a.s.o.Open(frontier.Place); err != nil {
 		return fmt.Errorf("read the archive from %s: %w", frontier.Place, err)

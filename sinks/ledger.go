@@ -49,6 +49,8 @@ type ledger struct {
 	passed    int           // the number of the last pass that has ended on disk
 	advanced  chan struct{} // closed and replaced when committed or passed moves
 
+	resumed bool // the frontier stands where it is to go on
+
 	full chan struct{} // 1: commitAfter answers wait for a commit
 }
 
@@ -93,18 +95,25 @@ func (l *ledger) Next(rec *record.Record) (item, error) {
 }
 
 // resume moves the frontier back to lines that were renumbered since they were met: whatever is kept of their old ordinals stands on
-// no line any more, so they are met again. A ledger that has met nothing begins where it begins.
+// no line any more, so they are met again. Lines are renumbered when the archive is opened only, so this is done once. A ledger that has
+// met nothing begins where it begins.
 func (l *ledger) resume(where func(place.Place, uint64) (place.Place, error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if where == nil || l.frontier.Ordinal <= l.counters.Before {
+	if where == nil || l.resumed {
 		return nil
 	}
-	at, err := where(l.frontier.Place, l.frontier.Ordinal)
-	if err == nil && at.Before(l.frontier.Place) {
-		l.frontier.Place, l.dirty = at, true
+	if l.frontier.Ordinal > l.counters.Before {
+		at, err := where(l.frontier.Place, l.frontier.Ordinal)
+		if err != nil {
+			return err
+		}
+		if at.Before(l.frontier.Place) {
+			l.frontier.Place, l.dirty = at, true
+		}
 	}
-	return err
+	l.resumed = true
+	return nil
 }
 
 // Pass moves the frontier to end when nothing readable is left before it.

@@ -164,9 +164,6 @@ func New(o Options) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.resume(o.Resume); err != nil {
-		return nil, fmt.Errorf("find where sink %s goes on: %w", o.URL, err)
-	}
 	s := o.over(l)
 	s.okTime.Store(int64(o.Settings.OK))
 	if lost != nil {
