@@ -351,7 +351,6 @@ func (r *Reader) anchor(s segment, h *handle) error {
 	return err
 }
 
-// countLines counts newlines between two offsets.
 // countHeld is how many lines between from, where one begins, and to hold an event: recovery leaves the others blank.
 func countHeld(text io.ReaderAt, from, to int64) (n uint64, err error) {
 	b, begins := make([]byte, readAhead), true
@@ -378,6 +377,7 @@ func countHeld(text io.ReaderAt, from, to int64) (n uint64, err error) {
 	return n, nil
 }
 
+// countLines counts newlines between two offsets.
 func countLines(text io.ReaderAt, from, to int64) (n uint64, err error) {
 	b := make([]byte, readAhead)
 	for from < to {

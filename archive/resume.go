@@ -8,7 +8,8 @@ import (
 
 // Resume is the place from which whoever has met every ordinal below ordinal, and every line before p, goes on reading: p, or
 // before it where lines there have later ordinals. Those stand behind damage and were renumbered after they had been read, so
-// nothing that is known of their old ordinals can be found any more.
+// nothing that is known of their old ordinals can be found any more. Who began in the middle of the log may be sent back before that, to
+// lines that were not durable when they were damaged.
 func (a *Archive) Resume(p place.Place, ordinal uint64) (place.Place, error) {
 	s, _, ok, _ := a.shelf.look(p.Segment(), false) // a shelf's look does not fail
 	// Only the last segment that has lines can be damaged behind what is durable, so no segment before p's was renumbered.
