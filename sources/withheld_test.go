@@ -300,7 +300,7 @@ func TestCountsNotNow(t *testing.T) {
 		t.Run(says, func(t *testing.T) {
 			t.Parallel()
 			var counts atomic.Int64
-			script, events := withholding(func(c *relaytest.Conn, m relaytest.Message) bool {
+			script, _ := withholding(func(c *relaytest.Conn, m relaytest.Message) bool {
 				if m.Label != "COUNT" {
 					return false
 				}
@@ -311,7 +311,7 @@ func TestCountsNotNow(t *testing.T) {
 				c.Send(strings.ReplaceAll(says, "%s", fmt.Sprint("count-", n)))
 				return true
 			})
-			events = append(wraps(60, now-100), run1(20, now-160)...) // the first page is empty: nothing was counted before
+			events := append(wraps(60, now-100), run1(20, now-160)...) // the first page is empty: nothing was counted before
 			script.Events = events
 			r, in := relaytest.New(t, script), newIntake(t)
 			o := ofOne(in, nil)
