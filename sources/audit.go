@@ -41,7 +41,8 @@ func (s *Source) SetReconcile(r Reconcile) {
 	s.nudge()
 }
 
-// Reconcile compares the source with the archive, in full, as soon as it is live and nothing else is under way.
+// Reconcile compares the source with the archive, in full, as soon as it is live and nothing else is under way. A relay that refused to
+// reconcile before is asked again.
 func (s *Source) Reconcile() {
 	s.auditAsked.Add(1)
 	s.nudge()
@@ -119,6 +120,11 @@ func (v *visit) audit(full bool) (err error) {
 			v.s.audits--
 		}
 	}()
+	if met != v.s.auditMet {
+		if err := v.s.mayReconcileAgain(); err != nil {
+			return err
+		}
+	}
 	v.s.phase(Reconciling)
 	result := Audit{At: start, Full: full}
 	since := v.plan.history.Since

@@ -100,6 +100,47 @@ func TestAuditOfARelayWithoutNegentropy(t *testing.T) {
 	}
 }
 
+// TestAuditOfARelayThatRefusedBefore: whoever asks for an audit has it asked again, within the day.
+func TestAuditOfARelayThatRefusedBefore(t *testing.T) {
+	old := notes(1, 1000, 4000)
+	late := note(1, 5001, now-10*86400)
+	n := &reconciler{events: append(old[:len(old):len(old)], late)}
+	var refuses atomic.Bool
+	refuses.Store(true)
+	r := relaytest.New(t, relaytest.Script{Events: old, Cap: 100, Handle: func(c *relaytest.Conn, m relaytest.Message) bool {
+		if m.Label == "NEG-OPEN" && refuses.Load() {
+			c.Send(`["NEG-ERR",` + strings.Split(m.Raw, ",")[1] + `,"blocked: not today"]`)
+			return true
+		}
+		return n.handle(c, m)
+	}})
+	in, db, begun := newIntake(t), openState(t), time.Now()
+	clock := func() time.Time { return time.Unix(now, 0).Add(time.Since(begun)) }
+	g := start(t, r, in, db, sources.Options{Seen: archived{in, append(old, late)}, Now: clock})
+	in.until("live", func() bool { return in.count() == len(old) && g.source.Status().Phase == sources.Live })
+	audited := func() sources.Audit {
+		t.Helper()
+		before := g.source.Status().Audit.At
+		g.source.Reconcile()
+		in.until("an audit", func() bool {
+			s := g.source.Status()
+			return s.Audit.At.After(before) && s.Phase == sources.Live
+		})
+		return g.source.Status().Audit
+	}
+	if a := audited(); a.Paged == 0 {
+		t.Errorf("the relay refuses: %+v, want an audit that paged", a)
+	}
+	refuses.Store(false)
+	r.Update(func(s *relaytest.Script) { s.Events = append(s.Events, late) })
+	if a := audited(); a.Paged > 0 || a.Came != 1 {
+		t.Errorf("the relay does not refuse any more: %+v, want one that fetched what is lacked by its id", a)
+	}
+	if !in.has(late) {
+		t.Error("what came late is not there")
+	}
+}
+
 // TestAuditAskedForDuringAnother: one that is asked for while a shorter one is under way is made after it.
 func TestAuditAskedForDuringAnother(t *testing.T) {
 	old := notes(1, 1000, 4000) // 46 days

@@ -97,6 +97,16 @@ func (s *Source) refusedLately(tx *state.Tx) bool {
 	return until > now.Unix() && until <= now.Add(refusedFor).Unix()
 }
 
+// mayReconcileAgain forgets that the relay has refused.
+func (s *Source) mayReconcileAgain() error {
+	s.notNow = time.Time{}
+	err := s.o.State.Update(func(tx *state.Tx) error { return tx.Bucket(s.path()...).Delete(keyRefused) })
+	if err != nil {
+		return fmt.Errorf("forget that %s does not reconcile: %w", s.o.URL, err)
+	}
+	return nil
+}
+
 // doesNotReconcile remembers that the relay refuses, and says so once.
 func (s *Source) doesNotReconcile(reason string) error {
 	s.o.Log.Info().Str("source", s.o.URL).Str("reason", reason).Stringer("for", refusedFor).Msg("the relay does not reconcile (NIP-77): it is paged")
