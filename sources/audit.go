@@ -120,7 +120,7 @@ func (v *visit) audit(full bool) (err error) {
 			v.s.audits--
 		}
 	}()
-	if met != v.s.auditMet {
+	if met != v.s.auditMet && v.s.audits == 1 {
 		if err := v.s.mayReconcileAgain(); err != nil {
 			return err
 		}
