@@ -396,6 +396,7 @@ func (s *station) lose(rng *rand.Rand) (lost int) {
 	if s.real != nil || !s.nip77 || s.source {
 		return 0
 	}
+	s.late.Wait() // one that is answered late is kept again then, after it was lost
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	gone := map[string]bool{}
