@@ -102,7 +102,7 @@ func TestCopiesInOneBatch(t *testing.T) {
 			if n, bad, copies := door.Tally.New.Load(), door.Tally.Invalid(), door.Tally.Copies.Load(); n != 5 || bad != 4 || copies != 4 {
 				t.Errorf("%d new, %d invalid, %d copies; want 5, 4, 4", n, bad, copies)
 			}
-			if n := door.Tally.InFlight(); n != 0 {
+			if n := door.Tally.Read().InFlight; n != 0 {
 				t.Errorf("%d in flight", n)
 			}
 			w.idle(t)

@@ -122,18 +122,18 @@ func (l *link) sourceRow(source *sourceRoleOf, w relay.LinkStatus) report.Source
 
 // doorRow is what a door has counted.
 func doorRow(d *sources.Door) report.Source {
-	t := &d.Tally
+	c := d.Tally.Read()
 	r := report.Source{
-		Received: t.Received.Load(), New: t.New.Load(), Copies: t.Copies.Load(), Invalid: t.Invalid(), Unasked: t.Unasked.Load(),
-		InFlight: t.InFlight(), InvalidBy: make(map[string]int64), UnaskedBy: make(map[string]int64),
+		Received: c.Received, New: c.New, Copies: c.Copies, Invalid: c.Invalid, Unasked: c.Unasked, InFlight: c.InFlight,
+		InvalidBy: make(map[string]int64), UnaskedBy: make(map[string]int64),
 	}
-	if n := t.Ephemeral.Load(); n > 0 {
-		r.UnaskedBy["ephemeral"] = n
+	if c.Ephemeral > 0 {
+		r.UnaskedBy["ephemeral"] = c.Ephemeral
 	}
-	if n := r.Unasked - t.Ephemeral.Load(); n > 0 {
+	if n := c.Unasked - c.Ephemeral; n > 0 {
 		r.UnaskedBy["not asked for"] = n
 	}
-	for reason, n := range t.InvalidBy() {
+	for reason, n := range c.InvalidBy {
 		r.InvalidBy[string(reason)] += n
 	}
 	return r

@@ -432,7 +432,7 @@ func TestBarrierAndSet(t *testing.T) {
 			}
 		}
 		for _, d := range doors {
-			if n := d.Tally.InFlight(); n != 0 {
+			if n := d.Tally.Read().InFlight; n != 0 {
 				rt.Errorf("%s: %d in flight at the end, want 0", d.Relay, n)
 			}
 		}

@@ -126,9 +126,24 @@ func (t *Tally) InvalidBy() map[event.Reason]int64 {
 	return maps.Clone(t.byReason)
 }
 
-// InFlight counts what was received and has no verdict yet. The counters are read one after the other: with traffic
-// under way it may be off by what passed meanwhile, never below zero.
-func (t *Tally) InFlight() int64 {
-	settled := t.Copies.Load() + t.Invalid() + t.Unasked.Load() + t.New.Load()
-	return max(0, t.Received.Load()-settled)
+// Counts is one look at a Tally, and adds up also while events pass:
+//
+//	received = copies + invalid + unasked + new + in flight
+type Counts struct {
+	Received, Copies, Invalid, Unasked, New int64
+	Ephemeral                               int64 // part of Unasked
+	InFlight                                int64 // received, and without a verdict when it was looked at
+	InvalidBy                               map[event.Reason]int64
+}
+
+// Read takes that look. The counters are read one after the other: what passes meanwhile may still count as in flight.
+func (t *Tally) Read() Counts {
+	c := Counts{Ephemeral: t.Ephemeral.Load(), Copies: t.Copies.Load(), New: t.New.Load(), Unasked: t.Unasked.Load(), InvalidBy: t.InvalidBy()}
+	for _, n := range c.InvalidBy {
+		c.Invalid += n
+	}
+	settled := c.Copies + c.Invalid + c.Unasked + c.New
+	c.InFlight = max(0, t.Received.Load()-settled) // read last: what has a verdict was received before
+	c.Received = settled + c.InFlight
+	return c
 }

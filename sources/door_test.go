@@ -38,6 +38,48 @@ func TestSamplesAreBounded(t *testing.T) {
 	}
 }
 
+// TestTallyAddsUp: also while events pass.
+func TestTallyAddsUp(t *testing.T) {
+	d := sources.NewDoor("wss://relay.example", nil)
+	y := &d.Tally
+	var passing sync.WaitGroup
+	over := make(chan struct{})
+	for i := range 4 {
+		passing.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				y.Received.Add(1)
+				switch i {
+				case 0:
+					y.Copies.Add(1)
+				case 1:
+					y.New.Add(1)
+				case 2:
+					y.Unasked.Add(1)
+					y.Ephemeral.Add(1)
+				case 3:
+					d.Refused(nil, event.BadID)
+				}
+			}
+		})
+	}
+	for range 20_000 {
+		c := y.Read()
+		if c.Received != c.Copies+c.Invalid+c.Unasked+c.New+c.InFlight || c.InFlight < 0 || c.Ephemeral > c.Unasked || c.InvalidBy[event.BadID] != c.Invalid {
+			t.Fatalf("%+v does not add up", c)
+		}
+	}
+	close(over)
+	passing.Wait()
+	if c := y.Read(); c.InFlight != 0 || c.Received != y.Received.Load() || c.Invalid != y.Invalid() {
+		t.Errorf("at rest: %+v, %d received", c, y.Received.Load())
+	}
+}
+
 func TestWantIsSwapped(t *testing.T) {
 	only := func(kind int) *event.Matcher {
 		return event.Selection{All: [][]event.Filter{{{Kinds: []int{kind}}}}}.Compile()
