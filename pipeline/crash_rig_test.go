@@ -277,7 +277,7 @@ func (c *crash) live(o Options) report.Status {
 	want := uint64(len(all(c)))
 	r := begin(c.t, c.config(), o)
 	r.eventually("everything archived and delivered", func(s report.Status) bool {
-		return uint64(len(archived(c.t, c.dir))) == want && settled(s)
+		return s.Archive.Lines == want && settled(s)
 	})
 	return r.stop()
 }

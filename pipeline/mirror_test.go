@@ -141,9 +141,9 @@ func (r *rig) eventually(what string, ok func(report.Status) bool) {
 	}
 }
 
-// settled says that no sink has anything to get.
+// settled says that no sink has anything to get of what the archive has in the same status.
 func settled(s report.Status) bool {
-	return len(s.Sinks) > 0 && !slices.ContainsFunc(s.Sinks, func(k report.Sink) bool { return k.Pending > 0 })
+	return len(s.Sinks) > 0 && !slices.ContainsFunc(s.Sinks, func(k report.Sink) bool { return k.Pending > 0 || k.Issued < s.Archive.Issued })
 }
 
 // archived reads the archive's ids in order, the way export does.
