@@ -71,7 +71,8 @@ type Options struct {
 	State     State
 	Open      func(from place.Place) (Reader, error)
 	End       func() (place.Place, uint64) // the archive's written end and next ordinal
-	// Resume is the place from which a ledger goes on that is at p and has met every ordinal below ordinal. nil: p.
+	// Resume is the place from which a ledger goes on that is at p and has met every ordinal below ordinal, asked when it is first
+	// served. An error ends that session. nil: p.
 	Resume    func(p place.Place, ordinal uint64) (place.Place, error)
 	Past      Past           // asked at each send; nil: nothing was deleted or replaced
 	Seen      Seen           // nil: the sink is never compared with the archive

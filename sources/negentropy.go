@@ -14,7 +14,8 @@ import (
 const (
 	// refusedFor is how long a relay that does not reconcile is not asked again.
 	refusedFor = 24 * time.Hour
-	// busyFor is how long a relay that had too much else to do to answer a NEG-OPEN is paged.
+	// busyFor is how long a relay is paged that did not answer a NEG-OPEN and may yet reconcile: it had too much else to do, or has answered
+	// another one before.
 	busyFor = 10 * time.Minute
 )
 

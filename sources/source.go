@@ -105,7 +105,7 @@ type Source struct {
 	rest      time.Duration // the next session that rests from history does so for so long
 	audits    int           // begun in a row and not come to their end
 	drops     relay.NegDrops
-	notNow    time.Time // until then it is not asked to reconcile: it had too much else to do
+	notNow    time.Time // until then it is not asked to reconcile, see busyFor
 	catch     catch
 	headway   headway
 }

@@ -39,17 +39,19 @@ func pageRows() (rows []row) {
 			}
 			return q.Filter.Limit
 		})}}})
-	// Some pages are of less than 20. One at a time: what is given away to others depends on whose page comes first, and costs pages.
-	add(row{name: "a cap in bytes", events: sized(), complete: sources.Yes, requests: 45, wire: 370, again: 3,
-		script: relaytest.Script{Info: limits(`"max_subscriptions":1`), Paging: relaytest.Paging{Most: most(func(_ relaytest.Query, hits []nostr.Event) int {
-			bytes := 0
-			for i, e := range hits {
-				if bytes += len(e.Content); bytes > 10_000 {
-					return i
-				}
+	inBytes := relaytest.Paging{Most: most(func(_ relaytest.Query, hits []nostr.Event) int {
+		bytes := 0
+		for i, e := range hits {
+			if bytes += len(e.Content); bytes > 10_000 {
+				return i
 			}
-			return len(hits)
-		})}}})
+		}
+		return len(hits)
+	})}
+	// Some pages are of less than 20. Of several at once, what is given away to others depends on whose page comes first, and costs pages.
+	add(row{name: "a cap in bytes", events: sized(), complete: sources.Yes, requests: 45, wire: 370, again: 3,
+		script: relaytest.Script{Info: limits(`"max_subscriptions":1`), Paging: inBytes}})
+	add(row{name: "a cap in bytes, several at once", events: sized(), complete: sources.Yes, requests: 45, again: 4, script: relaytest.Script{Paging: inBytes}})
 	add(row{name: "a cap that shrinks with the time of day", events: spread(300), complete: sources.Yes, requests: 30,
 		script: relaytest.Script{Paging: relaytest.Paging{Most: most(func(q relaytest.Query, _ []nostr.Event) int { return max(20, 80-20*(q.N/2)) })}}})
 	add(row{name: "a cap that grows with the time of day", events: spread(300), complete: sources.Yes, requests: 25,

@@ -17,7 +17,7 @@ import (
 
 const (
 	// countPatience is how long a relay may think about a COUNT; twice as long after each of the first slowerCounts in a row that nothing
-	// came of. One that is silent to more of them is not slow.
+	// came of. One that is silent to more of them is not slow: maxTries of them take some three minutes.
 	countPatience = 10 * time.Second
 	slowerCounts  = 3
 	// maxUntold COUNTs in a row to which nothing came, or what may be about something else, or the connection's end, then a relay that
@@ -203,10 +203,10 @@ func (v *visit) count(f event.Filter, w *walk, in window) (total int64, how tall
 
 // patience is how long the relay may think about the next COUNT: twice what it took for the last, at least.
 func (m *manners) patience() time.Duration {
-	const longest = countPatience << slowerCounts
-	d := min(max(countPatience, 2*m.slow), longest)
+	const most = countPatience << slowerCounts
+	d := min(max(countPatience, 2*m.slow), most)
 	if m.untold <= slowerCounts {
-		d = min(d<<m.untold, longest)
+		d = min(d<<m.untold, most)
 	}
 	return d
 }
